@@ -1,0 +1,162 @@
+"""Batch, Part, Data: what the engine knows about data.
+
+A `Data` has named parts (train, valid, test); a `Part` hands out whole batches by index; a `Batch` is what a step sees.
+Every sample has an id that is unique in its `Data` and never changes: the signal store is keyed by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from limbeck.functional.core import UNLABELLED
+
+Inputs = Any  # a Tensor, a dict of Tensors, or a list of str
+
+
+def move(inputs: Inputs, device: torch.device) -> Inputs:
+    """Tensors of a nested structure to `device`; texts stay."""
+    if isinstance(inputs, Tensor):
+        return inputs.to(device, non_blocking=True)
+    if isinstance(inputs, dict):
+        return {key: move(value, device) for key, value in inputs.items()}
+    return inputs
+
+
+@dataclass
+class Batch:
+    """One batch. `weight` is 1 for a sample and 0 for a filler (an empty slice of another process's batch)."""
+
+    inputs: Inputs
+    ids: Tensor  # [batch] int64
+    labels: Tensor | None = None  # [batch] int64 (-100: unlabelled) or float (nan: unlabelled)
+    weight: Tensor | None = None  # [batch] float
+    view: Tensor | None = None  # [batch] int64: which augmented view of each sample, 0 without augmentation
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def to(self, device: torch.device | str) -> Batch:
+        device = torch.device(device)
+        if device.type == "cpu":
+            return self
+
+        def to(value: Tensor | None) -> Tensor | None:
+            return None if value is None else value.to(device, non_blocking=True)
+
+        return replace(self, inputs=move(self.inputs, device), ids=self.ids.to(device), labels=to(self.labels),
+                       weight=to(self.weight), view=to(self.view), extra=move(self.extra, device))  # fmt: skip
+
+
+@runtime_checkable
+class Augmentation(Protocol):
+    """Random views of a sample. `count` is the size of the set of views, None when it is not finite."""
+
+    count: int | None
+
+    def draw(self, number: int, generator: torch.Generator) -> Tensor:
+        """Views for `number` samples, `[number]` int64."""
+
+    def apply(self, inputs: Inputs, view: Tensor) -> Inputs:
+        """The chosen view of every sample of a batch of inputs."""
+
+
+class Part:
+    """Samples that are handed out in batches, by position. Subclasses define `__len__` and `gather`.
+
+    `ids` [n] int64, `labels` [n] int64 or float, or None when no sample has one.
+    """
+
+    name: str
+    ids: Tensor
+    labels: Tensor | None = None
+    augmentation: Augmentation | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def gather(self, positions: Tensor) -> Inputs:
+        """The inputs of these samples, collated, without augmentation."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how its samples are gathered")
+
+    def batch(self, positions: Tensor | Sequence[int], generator: torch.Generator | None = None) -> Batch:
+        """A batch of these samples; augmented when a generator is given and the part has an augmentation."""
+        positions = torch.as_tensor(positions, dtype=torch.int64)
+        inputs, view = self.gather(positions), None
+        if self.augmentation is not None and generator is not None:
+            view = self.augmentation.draw(len(positions), generator)
+            inputs = self.augmentation.apply(inputs, view)
+        return Batch(inputs, self.ids[positions], None if self.labels is None else self.labels[positions], view=view)
+
+    def with_labels(self, labels: Tensor | None) -> Part:
+        """The same samples with other labels (used to hide labels, or to replace them by a teacher's)."""
+        import copy
+
+        other = copy.copy(self)
+        other.labels = labels
+        return other
+
+    def is_labelled(self) -> Tensor:
+        """Which samples have a label, [n] bool."""
+        if self.labels is None:
+            return torch.zeros(len(self), dtype=torch.bool)
+        return ~self.labels.isnan() if self.labels.is_floating_point() else self.labels != UNLABELLED
+
+
+class TensorPart(Part):
+    """Samples held in memory as one tensor, or a dict of tensors: a batch is one indexing."""
+
+    def __init__(self, name: str, inputs: Inputs, labels: Tensor | None = None, ids: Tensor | None = None,
+                 augmentation: Augmentation | None = None):  # fmt: skip
+        first = next(iter(inputs.values())) if isinstance(inputs, dict) else inputs
+        self.name, self.inputs, self.labels, self.augmentation = name, inputs, labels, augmentation
+        self.ids = torch.arange(len(first)) if ids is None else ids
+
+    def gather(self, positions: Tensor) -> Inputs:
+        if isinstance(self.inputs, dict):
+            return {key: value[positions] for key, value in self.inputs.items()}
+        return self.inputs[positions]
+
+
+class TextPart(Part):
+    """Texts, handed out as a list of str; the task tokenizes them for each role."""
+
+    def __init__(self, name: str, texts: Sequence[str], labels: Tensor | None = None, ids: Tensor | None = None):
+        self.name, self.texts, self.labels = name, list(texts), labels
+        self.ids = torch.arange(len(self.texts)) if ids is None else ids
+
+    def gather(self, positions: Tensor) -> list[str]:
+        return [self.texts[i] for i in positions.tolist()]
+
+
+@dataclass
+class Data:
+    """Named parts and what is known of them.
+
+    `parts` has "train" (labels may be partly hidden: -100 or nan), and "valid" and "test" where they exist.
+    `target` is "classes" or "values" (regression) or "none"; `classes` are the names, in the order of the labels.
+    `about` is written into the run folder: source, sizes, seed, how the split was made, warnings with counts.
+    """
+
+    name: str
+    kind: str  # "table", "image", "text", "other"
+    parts: dict[str, Part]
+    target: str = "classes"
+    classes: list[str] | None = None
+    features: list[str] | None = None
+    about: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def train(self) -> Part:
+        return self.parts["train"]
+
+    def fingerprint(self) -> str:
+        """sha256 over names, ids, labels and inputs of all parts: two equal fingerprints are the same data."""
+        from limbeck.data.identity import fingerprint
+
+        return fingerprint(self)

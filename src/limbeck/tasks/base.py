@@ -1,0 +1,60 @@
+"""A task says how a kind of model is run, supervised, scored and exported. Adding one does not touch the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from limbeck.data.base import Batch, Data, Inputs
+
+if TYPE_CHECKING:
+    from limbeck.objectives import Objective
+
+
+class Task:
+    """One kind of model. Subclasses override what differs.
+
+    `name`: the word users write. `best`: the score that chooses a checkpoint, with "max" or "min".
+    """
+
+    name: str = ""
+    best: tuple[str, str] = ("accuracy", "max")
+    default_recipe: str = "kd"
+
+    # how a model is run
+    def view(self, batch: Batch, module: nn.Module | None, role: str) -> Inputs:
+        """What one role sees of a batch: its modality, tokenizer, mask. By default the inputs as they are."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what a role sees")
+
+    def forward(self, module: nn.Module, inputs: Inputs) -> Any:
+        """Run a model on what `view` gave; returns its raw output."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how a model is run")
+
+    def signals(self, output: Any) -> dict[str, Tensor]:
+        """The named signals of a raw output: at least {"logits": [batch, ...]}."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what an output holds")
+
+    # how it is supervised and measured
+    def supervised(self) -> Objective:
+        """The loss of a model trained on labels alone."""
+        raise NotImplementedError(f"{type(self).__name__} has no supervised loss")
+
+    def scores(self, outputs: Tensor, labels: Tensor, classes: Sequence[str] | None = None) -> dict[str, float]:
+        """Scores of a whole part: `outputs` [n, ...] (logits, values), `labels` [n]."""
+        raise NotImplementedError(f"{type(self).__name__} has no scores")
+
+    # what it checks and how it leaves the house
+    def check(self, data: Data, models: dict[str, nn.Module]) -> None:
+        """Raise a LimbeckError where data and models do not fit, before anything is trained."""
+
+    def example(self, data: Data, module: nn.Module | None, count: int = 2) -> Inputs:
+        """What `forward` takes, for `count` samples: used for export, probes and cost."""
+        for name in ("test", "valid", "train"):
+            if name in data.parts and len(data.parts[name]):
+                part = data.parts[name]
+                positions = torch.arange(count) % len(part)
+                return self.view(part.batch(positions), module, "student")
+        raise ValueError("the data have no part with a sample in it")
