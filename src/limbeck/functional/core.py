@@ -1,6 +1,6 @@
 """What every formula shares: its declaration, and the reduction of its values.
 
-A formula is a pure function of tensors. `@objective` writes beside it which signals it needs and whether it is additive:
+A formula is a pure function of tensors. `@objective` writes beside it what signals it needs and whether it is additive:
 
 - `per="item"`: one value for each row of the signal, `[batch]` or `[batch, tokens]`. Additive, so accumulation and
   several processes change nothing once the values are divided by the global count.
@@ -25,7 +25,11 @@ F = TypeVar("F", bound=Callable[..., Tensor])
 
 @dataclass(frozen=True)
 class Declaration:
-    """What a formula needs. `inputs` are its positional parameters, in order: student, teacher and/or labels."""
+    """What a formula needs. `inputs` are its positional parameters, in order: student, teacher and/or labels.
+
+    `unlabelled` is "drop" where a formula with labels leaves out items that have none, "keep" where it has a value
+    for them too.
+    """
 
     name: str
     per: Per
@@ -33,13 +37,16 @@ class Declaration:
     student: str | None
     teacher: str | None
     options: dict[str, Any]
+    unlabelled: str = "drop"
 
     @property
     def labels(self) -> bool:
         return "labels" in self.inputs
 
 
-def objective(*, per: Per, student: str | None = None, teacher: str | None = None) -> Callable[[F], F]:
+def objective(
+    *, per: Per, student: str | None = None, teacher: str | None = None, unlabelled: Literal["drop", "keep"] = "drop"
+) -> Callable[[F], F]:
     """Declare a pure function as a formula of distillation.
 
     `student` and `teacher` name the signal each side compares: `"logits"`, or `"features"` where the user must say
@@ -62,7 +69,7 @@ def objective(*, per: Per, student: str | None = None, teacher: str | None = Non
         declaration = Declaration(
             function.__name__, per, inputs,
             student or ("logits" if "student" in inputs else None),
-            teacher or ("logits" if "teacher" in inputs else None), options,
+            teacher or ("logits" if "teacher" in inputs else None), options, unlabelled,
         )  # fmt: skip
         function.declaration = declaration  # type: ignore[attr-defined]
         return function
