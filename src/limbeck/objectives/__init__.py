@@ -1,0 +1,45 @@
+"""Objectives: the formulas of `limbeck.functional` made composable, their algebra, and what learns in them.
+
+    from limbeck.objectives import cross_entropy, forward_kl
+    objective = 0.1 * cross_entropy() + 0.9 * forward_kl(temperature=4)
+    loss = objective(student_logits, teacher_logits, labels)
+
+Names are resolved when they are first used, so that listing recipes does not import torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from limbeck.objectives.algebra import Objective, Sum, Term
+    from limbeck.objectives.formula import Formula, compose
+    from limbeck.objectives.library import *  # noqa: F403
+    from limbeck.objectives.weights import Weight, between, cosine, learned, ramp
+
+_PLACES = {
+    "Objective": "algebra", "Sum": "algebra", "Term": "algebra", "as_step": "algebra",
+    "Formula": "formula", "compose": "formula",
+    "Weight": "weights", "ramp": "weights", "cosine": "weights", "between": "weights", "learned": "weights",
+    "projector": "projectors",
+}  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name.startswith("__"):
+        raise AttributeError(name)
+    if name in _PLACES:
+        return getattr(import_module(f"limbeck.objectives.{_PLACES[name]}"), name)
+    library = import_module("limbeck.objectives.library")
+    try:
+        return getattr(library, name)
+    except AttributeError:
+        from limbeck.errors import nearest
+
+        message = f"limbeck.objectives has no {name!r}.{nearest(name, [*_PLACES, *library.__all__])}"
+        raise AttributeError(message) from None
+
+
+def __dir__() -> list[str]:
+    return sorted([*_PLACES, *import_module("limbeck.objectives.library").__all__])

@@ -74,7 +74,7 @@ class Step:
     """One micro-batch of one optimizer step.
 
     `counts` are those of the whole optimizer step over all micro-batches and processes; `share` is this micro-batch's
-    part of it. `modules` are the plain modules by role, for objectives that drive their own forward passes.
+    part of it. `gather` brings a relation's inputs together from all processes. `modules` are the plain modules by role, for objectives that drive their own forward passes.
     """
 
     batch: Batch
@@ -85,7 +85,8 @@ class Step:
     share: float = 1.0
     modules: Mapping[str, nn.Module] = field(default_factory=dict)
     signals: dict[Ref, Any] = field(default_factory=dict)
-    gather: Callable[[Any], Any] | None = None
+    processes: int = 1
+    gather: Callable[[list[Tensor]], list[Tensor]] | None = None
     drawn: dict[str, Any] = field(default_factory=dict)
 
     def put(self, role: str, signals: Mapping[str, Any]) -> None:

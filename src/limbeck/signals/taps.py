@@ -2,8 +2,8 @@
 
 Grammar: `path[@call][#part]`. `path` is a module's dotted name; in a pattern `*` stands for any characters but a dot.
 `@2` is the second call of a module that runs several times in one forward (ALBERT's shared group). `#input` is the
-first positional input, `#call` the whole call `(args, kwargs)`, `#1` the element 1 of a tuple output. Without a part: the
-output, or its first tensor.
+first positional input, `#call` the whole call `(args, kwargs)`, `#1` the element 1 of a tuple output. Without a part:
+the output, or its first tensor.
 
     with Taps(model, read=["layer.2", "layer.*.output"]) as taps:
         output = taps.run(lambda: model(x))     # None where `stop=True` ended the forward early
@@ -167,8 +167,8 @@ class Taps:
         missing = [name for name in self.names if name not in self.signals]
         if missing:
             raise SignalError(
-                f"No signal came from {missing}: those modules (or that call of them) did not run in this forward pass, "
-                "or the model was compiled as a whole before the tap was set. Compile its blocks, or tap others."
+                f"No signal came from {missing}: those modules (or that call of them) did not run in this forward "
+                "pass, or the model was compiled as a whole before the tap was set. Compile its blocks, or tap others."
             )
         for name, (value, version) in self._versions.items():
             if value._version != version:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from limbeck.data.base import Batch, Data, Inputs
+from limbeck.signals.taps import Taps
 
 if TYPE_CHECKING:
     from limbeck.objectives import Objective
@@ -21,6 +22,7 @@ class Task:
     """
 
     name: str = ""
+    outputs: tuple[str, ...] = ("logits",)  # the signals that `signals` gives; every other name is a tap
     best: tuple[str, str] = ("accuracy", "max")
     default_recipe: str = "kd"
 
@@ -36,6 +38,17 @@ class Task:
     def signals(self, output: Any) -> dict[str, Tensor]:
         """The named signals of a raw output: at least {"logits": [batch, ...]}."""
         raise NotImplementedError(f"{type(self).__name__} does not say what an output holds")
+
+    def read(self, module: nn.Module, inputs: Inputs, taps: Sequence[str], *, stop: bool = False,
+             replace: Mapping[str, Any] | None = None, clone: Collection[str] = ()) -> dict[str, Any]:  # fmt: skip
+        """Run a model once and return the named signals. With `stop`, no further than the last tap that is asked for."""
+        inner = [tap for tap in taps if tap not in self.outputs]
+        if not inner and not replace:
+            return self.signals(self.forward(module, inputs))
+        stop = stop and len(inner) == len(taps)
+        with Taps(module, inner, replace, stop=stop, clone=clone) as opened:
+            output = opened.run(lambda: self.forward(module, inputs))
+        return dict(opened.signals) if stop else {**self.signals(output), **opened.signals}
 
     # how it is supervised and measured
     def supervised(self) -> Objective:

@@ -1,0 +1,85 @@
+"""Learnable maps from a student's signal to the shape of a teacher's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from limbeck.errors import ArgumentError, SignalError, nearest
+
+Shape = Sequence[int]
+
+
+class Align(nn.Module):
+    """1x1 convolution to the teacher's channels; maps are average-pooled or interpolated to the teacher's size."""
+
+    def __init__(self, channels: int, outputs: int, size: Shape):
+        super().__init__()
+        self.size = tuple(size)
+        self.conv = nn.Conv2d(channels, outputs, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if tuple(x.shape[2:]) != self.size:
+            larger = x.shape[2] > self.size[0]
+            x = F.adaptive_avg_pool2d(x, self.size) if larger else F.interpolate(x, self.size, mode="bilinear")
+        return self.conv(x)
+
+
+def _linear(student: Shape, teacher: Shape, bias: bool = True) -> nn.Module:
+    if len(student) not in (2, 3) or len(student) != len(teacher):
+        raise SignalError(
+            f"A linear projector maps [batch, width] or [batch, tokens, width]; the student's signal is {list(student)}, "
+            f"the teacher's {list(teacher)}. For maps [batch, channels, height, width] use projected('conv')."
+        )
+    return nn.Linear(student[-1], teacher[-1], bias=bias)
+
+
+def _maps(student: Shape, teacher: Shape, kind: str) -> None:
+    if len(student) != 4 or len(teacher) != 4:
+        raise SignalError(
+            f"The {kind} projector maps [batch, channels, height, width]; the student's signal is {list(student)}, the "
+            f"teacher's {list(teacher)}. For vectors and tokens use projected('linear')."
+        )
+
+
+def _conv(student: Shape, teacher: Shape) -> nn.Module:
+    _maps(student, teacher, "conv")
+    return Align(student[1], teacher[1], teacher[2:])
+
+
+def _regressor(student: Shape, teacher: Shape) -> nn.Module:
+    """FitNets' regressor (Romero et al. 2015): convolution, batch norm, ReLU."""
+    _maps(student, teacher, "regressor")
+    (c, h), (outputs, size) = (student[1], student[2]), (teacher[1], teacher[2])
+    if h == 2 * size:
+        conv: nn.Module = nn.Conv2d(c, outputs, 3, stride=2, padding=1)
+    elif 2 * h == size:
+        conv = nn.ConvTranspose2d(c, outputs, 4, stride=2, padding=1)
+    elif h >= size:
+        conv = nn.Conv2d(c, outputs, (1 + h - size, 1 + student[3] - teacher[3]))
+    else:
+        raise SignalError(
+            f"The regressor maps equal, doubled or larger student maps; the student's is {list(student)}, the teacher's "
+            f"{list(teacher)}. Use projected('conv'), which resizes."
+        )
+    return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU())
+
+
+def _auto(student: Shape, teacher: Shape) -> nn.Module:
+    return _conv(student, teacher) if len(student) == 4 else _linear(student, teacher)
+
+
+KINDS = {"auto": _auto, "linear": _linear, "conv": _conv, "regressor": _regressor}
+
+
+def projector(kind: str, student: Shape, teacher: Shape, seed: int = 0, **options: Any) -> nn.Module:
+    """A projector of a kind from the student's shape to the teacher's, its weights drawn from `seed`."""
+    if kind not in KINDS:
+        raise ArgumentError(f"There is no projector {kind!r}.{nearest(kind, KINDS)}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return KINDS[kind](student, teacher, **options)

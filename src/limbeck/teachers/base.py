@@ -1,0 +1,126 @@
+"""A teacher is anything that gives targets: a module, an ensemble, an estimator, a store, another learner."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from limbeck.errors import ModelError, SignalError
+
+if TYPE_CHECKING:
+    from limbeck.data.base import Batch
+    from limbeck.tasks.base import Task
+
+
+class Teacher:
+    """Gives signals for a batch, never with a gradient to itself. Subclasses define `read`."""
+
+    stored = False  # True where reading costs nothing and no model is in memory
+
+    def read(self, batch: Batch, taps: Sequence[str], task: Task, *, progress: float = 0.0) -> dict[str, Any]:
+        """The named signals for a batch (which lies on the device where they are wanted)."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how it is read")
+
+    def identity(self) -> str:
+        """A hash of what determines its signals; equal for equal teachers on every machine."""
+        raise NotImplementedError(f"{type(self).__name__} has no identity")
+
+    def modules(self) -> list[nn.Module]:
+        """The modules that must be on the training device."""
+        return []
+
+    def check(self, data: Any) -> None:
+        """Raise where this teacher cannot speak about these data."""
+
+
+def module_hash(module: nn.Module) -> str:
+    """sha256 over the class and all parameters and buffers of a module, by name."""
+    digest = hashlib.sha256(type(module).__qualname__.encode())
+    for name, value in sorted(module.state_dict().items()):
+        if not isinstance(value, Tensor):
+            continue
+        value = value.detach().cpu().contiguous()
+        digest.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
+        digest.update(value.flatten().view(torch.uint8).numpy().tobytes() if value.numel() else b"")
+    return digest.hexdigest()
+
+
+class ModuleTeacher(Teacher):
+    """A module, run in eval mode without gradient, no further than the last signal that is needed."""
+
+    def __init__(self, module: nn.Module, role: str = "teacher", clone: Collection[str] = ()):
+        self.module, self.role, self.clone = module, role, set(clone)
+
+    def read(self, batch: Batch, taps: Sequence[str], task: Task, *, progress: float = 0.0,
+             replace: Mapping[str, Any] | None = None) -> dict[str, Any]:  # fmt: skip
+        # eval: a teacher in train mode drifts through its batch-norm statistics, the most common silent error.
+        # no_grad and not inference_mode: the student's backward must be able to save these tensors.
+        with _evaluating(self.module), torch.set_grad_enabled(replace is not None and torch.is_grad_enabled()):
+            inputs = task.view(batch, self.module, self.role)
+            return task.read(self.module, inputs, taps, stop=replace is None, replace=replace, clone=self.clone)
+
+    def identity(self) -> str:
+        return module_hash(self.module)
+
+    def modules(self) -> list[nn.Module]:
+        return [self.module]
+
+
+class CallableTeacher(Teacher):
+    """A function from inputs to logits: a server, a rule, a simulation."""
+
+    def __init__(self, function: Callable[[Any], Tensor]):
+        self.function = function
+
+    def read(self, batch: Batch, taps: Sequence[str], task: Task, *, progress: float = 0.0) -> dict[str, Any]:
+        unknown = [tap for tap in taps if tap not in task.outputs]
+        if unknown:
+            raise SignalError(f"This teacher is a function and gives {list(task.outputs)} only, not {unknown}.")
+        with torch.no_grad():
+            return task.signals(self.function(batch.inputs))
+
+    def identity(self) -> str:
+        name = getattr(self.function, "__qualname__", type(self.function).__qualname__)
+        return hashlib.sha256(f"{getattr(self.function, '__module__', '')}.{name}".encode()).hexdigest()
+
+
+class _evaluating:
+    """Eval mode for a while; only modules that were training are put back."""
+
+    def __init__(self, module: nn.Module):
+        self.module = module
+
+    def __enter__(self) -> None:
+        self.was = [child for child in self.module.modules() if child.training] if self.module.training else []
+        if self.was:
+            self.module.eval()
+
+    def __exit__(self, *_: object) -> None:
+        for child in self.was:
+            child.training = True
+
+
+def as_teacher(value: Any) -> Teacher:
+    """A teacher from a module, an estimator with predict_proba, a list of teachers, a store, or a function."""
+    if isinstance(value, Teacher):
+        return value
+    if isinstance(value, nn.Module):
+        return ModuleTeacher(value)
+    if isinstance(value, list | tuple | dict):
+        from limbeck.teachers.ensemble import Ensemble
+
+        return Ensemble(value)  # type: ignore[arg-type]
+    if hasattr(value, "predict_proba") or hasattr(value, "predict"):
+        from limbeck.teachers.estimator import EstimatorTeacher
+
+        return EstimatorTeacher(value)
+    if callable(value):
+        return CallableTeacher(value)
+    raise ModelError(
+        f"A {type(value).__name__} cannot teach. Expected a torch module, a fitted scikit-learn estimator, a list of "
+        "teachers, a signal store, or a function from inputs to logits."
+    )
