@@ -1,0 +1,1 @@
+"""Evaluation: quality, calibration, agreement with the teacher, cost. Pure functions first; `run` runs models."""
