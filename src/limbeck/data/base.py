@@ -84,13 +84,16 @@ class Part:
         """The inputs of these samples, collated, without augmentation."""
         raise NotImplementedError(f"{type(self).__name__} does not say how its samples are gathered")
 
-    def batch(self, positions: Tensor | Sequence[int], generator: torch.Generator | None = None) -> Batch:
-        """A batch of these samples; augmented when a generator is given and the part has an augmentation."""
+    def batch(self, positions: Tensor | Sequence[int], generator: torch.Generator | None = None, *,
+              view: Tensor | None = None) -> Batch:  # fmt: skip
+        """A batch of these samples. Augmented by the given views, or by drawn ones when a generator is given."""
         positions = torch.as_tensor(positions, dtype=torch.int64)
-        inputs, view = self.gather(positions), None
-        if self.augmentation is not None and generator is not None:
-            view = self.augmentation.draw(len(positions), generator)
-            inputs = self.augmentation.apply(inputs, view)
+        inputs = self.gather(positions)
+        if self.augmentation is not None:
+            if view is None and generator is not None:
+                view = self.augmentation.draw(len(positions), generator)
+            if view is not None:
+                inputs = self.augmentation.apply(inputs, view)
         return Batch(inputs, self.ids[positions], None if self.labels is None else self.labels[positions], view=view)
 
     def with_labels(self, labels: Tensor | None) -> Part:
@@ -132,6 +135,18 @@ class TextPart(Part):
 
     def gather(self, positions: Tensor) -> list[str]:
         return [self.texts[i] for i in positions.tolist()]
+
+
+class SubsetPart(Part):
+    """Some samples of another part, with their ids and labels."""
+
+    def __init__(self, base: Part, positions: Tensor, name: str | None = None):
+        self.base, self.positions, self.name = base, positions, name or base.name
+        self.ids, self.augmentation = base.ids[positions], base.augmentation
+        self.labels = None if base.labels is None else base.labels[positions]
+
+    def gather(self, positions: Tensor) -> Inputs:
+        return self.base.gather(self.positions[positions])
 
 
 @dataclass

@@ -172,6 +172,7 @@ def as_step(student: Any, teacher: Any = None, batch: Any = None, progress: floa
         return student
     mine = _outputs(student, "student")
     step = Step(_batch(batch, next(iter(mine.values()))), progress)
+    step.put("self", mine)
     step.put("student", mine)
     if teacher is not None:
         step.put("teacher", _outputs(teacher, "teacher"))

@@ -32,7 +32,7 @@ class Formula(Term):
         self.function, self.options, self.declaration = function, options, declaration
         self.per = declaration.per
         self.labelled = declaration.labels and declaration.unlabelled == "drop"
-        self.student_ref = Ref("student", declaration.student) if declaration.student else None
+        self.student_ref = Ref("self", declaration.student) if declaration.student else None
         self.teacher_ref = Ref("teacher", declaration.teacher) if declaration.teacher else None
         self.transform: Callable[[Tensor], Tensor] | None = None
         self.projection: str | None = None
@@ -42,7 +42,7 @@ class Formula(Term):
     def on(self, student: str, teacher: str | None = None) -> Self:
         """Compare these taps. With one name, the same tap of both."""
         if self.student_ref is not None:
-            self.student_ref = Ref.parse(student, "student")
+            self.student_ref = Ref.parse(student, "self")
         if self.teacher_ref is not None:
             self.teacher_ref = Ref.parse(teacher or student, "teacher")
         if self.declaration.student == "features":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -74,7 +74,8 @@ class Step:
     """One micro-batch of one optimizer step.
 
     `counts` are those of the whole optimizer step over all micro-batches and processes; `share` is this micro-batch's
-    part of it. `gather` brings a relation's inputs together from all processes. `modules` are the plain modules by role, for objectives that drive their own forward passes.
+    part of it. `gather` brings a relation's inputs together from all processes. `modules` are the plain modules by
+    role, for objectives that drive their own forward passes.
     """
 
     batch: Batch
@@ -99,6 +100,15 @@ class Step:
         except KeyError:
             have = [str(known) for known in self.signals]
             raise SignalError(f"There is no signal {str(ref)!r} in this step.{nearest(str(ref), have)}") from None
+
+    def seen_by(self, learner: str, learners: set[str]) -> Step:
+        """The same step as one learner sees it: the signals of other learners are detached."""
+        signals = {}
+        for ref, value in self.signals.items():
+            owner = ref.role.partition("/")[0]
+            other = owner in learners and owner != learner
+            signals[ref] = value.detach() if other and hasattr(value, "detach") else value
+        return replace(self, signals=signals)
 
     def rng(self, name: str, device: torch.device | str = "cpu") -> torch.Generator:
         """A generator for one purpose, the same whenever this step is run again."""

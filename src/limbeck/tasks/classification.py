@@ -36,7 +36,7 @@ class Classification(Task):
 
     def signals(self, output: Any) -> dict[str, Tensor]:
         if isinstance(output, Mapping):
-            output = output["logits"] if "logits" in output else output
+            output = output.get("logits", output)
         logits = getattr(output, "logits", output)
         if isinstance(logits, tuple | list):
             logits = logits[0]

@@ -1,0 +1,104 @@
+"""Checkpoints: written aside, synced, renamed; read back whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from limbeck.errors import RunError
+
+State = dict[str, Any]
+
+
+def sync(path: Path) -> None:
+    """Force a file or folder to disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_folder(path: Path, files: dict[str, Any]) -> None:
+    """Write a folder so that it is there completely or not at all.
+
+    `files`: name -> a mapping of tensors (.safetensors), any object of tensors and plain values (.pt), or JSON (.json).
+    """
+    aside = path.with_name(path.name + ".tmp")
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        aside.mkdir(parents=True)
+        for name, content in files.items():
+            file = aside / name
+            if name.endswith(".safetensors"):
+                save_file(_plain(content), file)
+            elif name.endswith(".pt"):
+                torch.save(content, file)
+            else:
+                file.write_text(json.dumps(content, indent=1))
+            sync(file)
+        sync(aside)
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(aside, path)
+        sync(path.parent)
+    except OSError as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise RunError(
+            f"Could not write {path}: {error.strerror or error}. What was written before is whole; make room or "
+            "choose another folder, then run the same command with resume=true."
+        ) from error
+
+
+def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    # safetensors refuses tensors that share memory (tied weights): each name gets its own copy
+    return {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+
+
+class Checkpoints:
+    """The checkpoints of one stage: `step-N` folders, the newest `keep` of them."""
+
+    def __init__(self, folder: Path, keep: int = 2):
+        self.folder, self.keep = folder, keep
+
+    def save(self, step: int, weights: dict[str, Tensor], best: dict[str, Tensor], state: State) -> Path:
+        """Write a checkpoint of `step` finished optimizer steps, then drop the oldest."""
+        path = self.folder / f"step-{step:08d}"
+        files: dict[str, Any] = {"weights.safetensors": weights, "state.pt": state}
+        if best:
+            files["best.safetensors"] = best
+        write_folder(path, files)
+        for old in self.steps()[: -self.keep]:
+            shutil.rmtree(self.folder / f"step-{old:08d}", ignore_errors=True)
+        return path
+
+    def steps(self) -> list[int]:
+        """The steps of the checkpoints that are there, ascending."""
+        if not self.folder.is_dir():
+            return []
+        names = (re.fullmatch(r"step-(\d+)", child.name) for child in self.folder.iterdir())
+        return sorted(int(match[1]) for match in names if match)
+
+    def load(
+        self, device: torch.device | str = "cpu"
+    ) -> tuple[int, dict[str, Tensor], dict[str, Tensor], State] | None:
+        """The newest checkpoint, or None. A half-written one has no final name and is never seen."""
+        steps = self.steps()
+        if not steps:
+            return None
+        path = self.folder / f"step-{steps[-1]:08d}"
+        best = path / "best.safetensors"
+        state = torch.load(path / "state.pt", map_location=device, weights_only=True)
+        weights = load_file(path / "weights.safetensors", device=str(device))
+        return steps[-1], weights, load_file(best, device="cpu") if best.exists() else {}, state
+
+    def clear(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)

@@ -1,0 +1,135 @@
+"""A job: what the user gave (teacher, student, data, task, settings), and how a recipe turns it into stages."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from limbeck.data.base import Data, Part, SubsetPart
+from limbeck.errors import ArgumentError, DataError
+from limbeck.objectives.algebra import Objective
+from limbeck.signals.step import derive
+from limbeck.tasks.base import Task
+from limbeck.teachers.base import ModuleTeacher, Teacher, as_teacher
+from limbeck.teachers.live import Derived
+from limbeck.training.learner import Learner, View
+from limbeck.training.settings import Settings, setting_names
+from limbeck.training.sources import PartSource, Source
+from limbeck.training.stage import Evaluation, Stage
+
+
+def reset(module: nn.Module, seed: int) -> nn.Module:
+    """A copy of a module with fresh weights, drawn from `seed` without touching the global generator."""
+    fresh = copy.deepcopy(module)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for child in fresh.modules():
+            again = getattr(child, "reset_parameters", None) or getattr(child, "_reset_parameters", None)
+            if callable(again):
+                again()
+    return fresh
+
+
+@dataclass
+class Job:
+    """What the user gave. Recipes call `stage`, `learner`, `fresh_student`, and read the fields."""
+
+    task: Task
+    data: Data
+    student: nn.Module
+    teacher: Teacher | None = None
+    settings: Settings = field(default_factory=Settings)
+    make_student: Callable[[int], nn.Module] | None = None
+    evaluation: Evaluation | None = None
+    stages_made: int = 0
+
+    # parts of a plan
+    def stage(self, objective: Objective, *, name: str = "train", student: nn.Module | None = None,
+              teacher: Any = None, part: Part | None = None, source: Source | None = None,
+              learners: Sequence[Learner] = (), roles: Mapping[str, Any] | None = None,
+              views: Mapping[str, View] | None = None, labelled_per_batch: int | None = None,
+              **settings: Any) -> Stage:  # fmt: skip
+        """One training phase: the student learns `objective`, with more `learners` and `roles` where a system has them.
+
+        `part`: what it trains on (default: the train part). `settings` change this stage's settings only.
+        """
+        mine = self.settings.with_(**settings) if settings else self.settings
+        mine = mine.with_(seed=derive(mine.seed, "stage", self.stages_made) % 2**62)
+        self.stages_made += 1
+        found: dict[str, Teacher | Derived] = {}
+        if teacher is not None or self.teacher is not None:
+            found["teacher"] = as_teacher(teacher if teacher is not None else self.teacher)
+        for role, value in (roles or {}).items():
+            found[role] = value if isinstance(value, Derived) else as_teacher(value)
+        student = self.student if student is None else student
+        every = {learner.name: learner for learner in (Learner("student", student, objective), *learners)}
+        if len(every) != len(learners) + 1:
+            raise ArgumentError(f"Two learners share a name: {['student', *(learner.name for learner in learners)]}.")
+        if source is None:
+            source = PartSource(
+                part or self.data.train, mine.batch_size, accumulate=mine.accumulate, seed=mine.seed,
+                workers=mine.workers, labelled=labelled_per_batch,
+            )  # fmt: skip
+        needed = {ref.role for learner in every.values() for ref in learner.needs()}
+        for derived in [value for value in found.values() if isinstance(value, Derived)]:
+            needed |= {ref.role for ref in derived.sources(["logits"])}
+        found = {role: value for role, value in found.items() if role in needed}
+        return Stage(every, source, self.task, mine, found, dict(views or {}), self.evaluation, name=name)
+
+    def learner(self, name: str, objective: Objective, module: nn.Module | None = None, *,
+                copy_of: nn.Module | Teacher | None = None, **options: Any) -> Learner:  # fmt: skip
+        """Another learner of a stage: a module, or a copy of one ("copy_of=job.teacher" starts a critic from it)."""
+        if (module is None) == (copy_of is None):
+            raise ArgumentError(f"The learner {name!r} takes either module= or copy_of=.")
+        if copy_of is not None:
+            origin = copy_of.module if isinstance(copy_of, ModuleTeacher) else copy_of
+            if not isinstance(origin, nn.Module):
+                raise ArgumentError(
+                    f"The learner {name!r} cannot be a copy of a {type(copy_of).__name__}: it has no module."
+                )
+            module = copy.deepcopy(origin)
+        assert module is not None
+        return Learner(name, module, objective, **options)
+
+    def fresh_student(self, number: int = 1) -> nn.Module:
+        """A student like the user's with other fresh weights, the same for the same `number`."""
+        seed = derive(self.settings.seed, "student", number) % 2**31
+        return self.make_student(seed) if self.make_student else reset(self.student, seed)
+
+    # what is at hand
+    def labelled(self) -> Part:
+        """The training samples that have a label."""
+        known = self.data.train.is_labelled()
+        if bool(known.all()):
+            return self.data.train
+        if not bool(known.any()):
+            raise DataError(f"No training sample of {self.data.name!r} has a label, and this needs labels.")
+        return SubsetPart(self.data.train, known.nonzero()[:, 0], "labelled")
+
+    def has(self) -> set[str]:
+        """What there is to learn from: "logits" (a teacher), "features" (its module), "labels", "unlabelled"."""
+        found = set()
+        if self.teacher is not None:
+            found.add("logits")
+            if isinstance(self.teacher, ModuleTeacher) or self.teacher.stored:
+                found.add("features")
+        known = self.data.train.is_labelled()
+        if bool(known.any()):
+            found.add("labels")
+        if not bool(known.all()):
+            found.add("unlabelled")
+        return found
+
+
+def split_arguments(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Arguments of a recipe, and settings of the training."""
+    names = setting_names()
+    return (
+        {key: value for key, value in arguments.items() if key not in names},
+        {key: value for key, value in arguments.items() if key in names},
+    )

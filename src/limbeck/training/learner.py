@@ -1,0 +1,123 @@
+"""A learner: something that is trained in its turn. The student is one; a critic, a router, a peer, a block another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from limbeck.objectives.algebra import Objective
+from limbeck.signals.step import Ref, Step
+from limbeck.signals.taps import first_tensor
+
+if TYPE_CHECKING:
+    from limbeck.data.base import Batch, Inputs
+    from limbeck.tasks.base import Task
+    from limbeck.teachers.live import Derived
+
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+View = Callable[["Batch", Step], "Inputs"]
+
+
+class Learner(nn.Module):
+    """A module, the objective that trains it, its optimizers, and its turn.
+
+    `every`: it learns at each `every`-th optimizer step, beginning with step `offset`. `feed` names a recorded call
+    (`"teacher:layer.1#call"`) whose arguments are this module's inputs: a block trained by itself. Reading, projectors
+    and objective run in `forward`, so that wrapping the learner (DDP, FSDP) sees all that learns.
+    """
+
+    def __init__(self, name: str, module: nn.Module, objective: Objective, *, every: int = 1, offset: int = 0,
+                 feed: str | None = None, optimizer: OptimizerFactory | Mapping[str, Any] | None = None):  # fmt: skip
+        super().__init__()
+        self.name, self.module, self.objective = name, module, objective
+        self.every, self.offset, self.optimizer = every, offset, optimizer
+        self.feed = Ref.parse(feed, "teacher") if feed else None
+        self.clone: set[str] = set()
+
+    def in_turn(self, number: int) -> bool:
+        return number % self.every == self.offset % self.every
+
+    def needs(self) -> list[Ref]:
+        """The signals of its objective with "self" replaced by its own name, and of its feed."""
+        refs = [self.absolute(ref) for ref in self.objective.needs()]
+        return refs + ([self.feed] if self.feed else [])
+
+    def absolute(self, ref: Ref) -> Ref:
+        head, slash, view = ref.role.partition("/")
+        return Ref(self.name + slash + view, ref.tap) if head == "self" else ref
+
+    def read(
+        self, task: Task, step: Step, role: str, taps: Collection[str], views: Mapping[str, View]
+    ) -> dict[str, Any]:
+        """Run its module once on what `role` (its name, or name/view) sees, and return the named signals."""
+        if self.feed:
+            args, kwargs = step.signal(self.feed)
+            return {"output": first_tensor(self.module(*args, **kwargs))}
+        inputs = views[role](step.batch, step) if role in views else task.view(step.batch, self.module, role)
+        return task.read(self.module, inputs, list(taps), clone=self.clone)
+
+    def forward(self, step: Step, reading: Reading, only_read: bool = False) -> Any:
+        """Read what is wanted of this module (unless it was read already), then evaluate the objective."""
+        for role, taps in reading.own(self.name).items():
+            if (role, taps[0]) not in step.signals:
+                with reading.autocast():
+                    step.put(role, self.read(reading.task, step, role, taps, reading.views))
+        if only_read:
+            return [value for value in step.signals.values() if isinstance(value, Tensor) and value.requires_grad]
+        for role, taps in reading.own(self.name).items():
+            step.put("self" + role.removeprefix(self.name), {tap: step.signal(Ref(role, tap)) for tap in taps})
+        for role, derived in reading.derived(self).items():
+            with reading.autocast():
+                step.put(role, derived.derive(step, reading.taps[role], reading.task))
+        return self.objective.evaluate(step)
+
+
+class Reading:
+    """Which signals a stage reads of whom: the union of what all learners need, so that each module runs once."""
+
+    def __init__(self, task: Task, learners: Mapping[str, Learner], derived: Mapping[str, Derived],
+                 views: Mapping[str, View], precision: str, device: torch.device):  # fmt: skip
+        self.task, self.learners, self.views, self._derived = task, learners, views, derived
+        self.device = device
+        self.dtype = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+        self.taps: dict[str, list[str]] = {}
+        self.watchers: dict[str, set[str]] = {}  # learner -> the other learners that look at it
+        self._wants: dict[str, set[str]] = {}
+        for learner in learners.values():
+            refs = learner.needs()
+            for role in {ref.role for ref in refs} & set(derived):
+                refs += derived[role].sources([ref.tap for ref in refs if ref.role == role])
+            self._wants[learner.name] = {ref.role for ref in refs}
+            for ref in refs:
+                taps = self.taps.setdefault(ref.role, [])
+                if ref.tap not in taps:
+                    taps.append(ref.tap)
+                owner = ref.role.partition("/")[0]
+                if owner in learners and owner != learner.name:
+                    self.watchers.setdefault(owner, set()).add(learner.name)
+        self._own = {
+            name: {
+                role: taps for role, taps in self.taps.items() if role.partition("/")[0] == name and role not in derived
+            }
+            for name in learners
+        }
+
+    def own(self, name: str) -> dict[str, list[str]]:
+        """The roles of this learner (itself and its views) and the taps read of each."""
+        return self._own[name]
+
+    def derived(self, learner: Learner) -> dict[str, Derived]:
+        return {role: self._derived[role] for role in self._wants[learner.name] if role in self._derived}
+
+    def teachers(self) -> dict[str, list[str]]:
+        """The roles that are neither a learner nor derived, and their taps."""
+        return {
+            role: taps for role, taps in self.taps.items()
+            if role not in self._derived and role.partition("/")[0] not in self.learners
+        }  # fmt: skip
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None)

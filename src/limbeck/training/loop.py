@@ -1,0 +1,474 @@
+"""The loop: probe once, then read, compare, learn, until the stage's length is reached."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import random
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from limbeck.data.base import Batch
+from limbeck.errors import ArgumentError, DivergedError, Interrupted, RunError
+from limbeck.signals.step import Ref, Step, count_items, derive
+from limbeck.teachers.live import Average, Moving
+from limbeck.training.checkpoint import Checkpoints
+from limbeck.training.gathering import gatherer
+from limbeck.training.learner import Learner
+from limbeck.training.metrics import Metrics
+from limbeck.training.optimizers import make_optimizers, set_rate, split
+from limbeck.training.probing import probe
+from limbeck.training.stage import Result, Stage
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+Watcher = Any  # an object with any of: begin(loop), step(loop), scored(loop, scores), end(loop)
+
+
+class Loop:
+    """One stage being run. `number` counts finished optimizer steps."""
+
+    def __init__(self, stage: Stage, accelerator: Accelerator, *, index: int = 0, metrics: Metrics | None = None,
+                 folder: Path | None = None, watchers: tuple[Watcher, ...] = (), checkpoint_seconds: float = 30.0):  # fmt: skip
+        self.stage, self.accelerator, self.index = stage, accelerator, index
+        self.settings, self.learners = stage.settings, stage.learners
+        self.metrics = metrics or Metrics()
+        self.checkpoints = Checkpoints(folder) if folder else None
+        self.checkpoint_seconds = checkpoint_seconds
+        self.watchers = watchers
+        self.device = accelerator.device
+        self.rank, self.processes = accelerator.process_index, accelerator.num_processes
+        self.number, self.samples, self.tokens = 0, 0.0, 0.0
+        self.best: dict[str, Tensor] = {}
+        self.best_score: float | None = None
+        self.best_step, self.worse = 0, 0
+        self.last_scores: dict[str, float] = {}
+        self._pending: list[tuple[int, float, dict[str, dict[str, Tensor]]]] = []
+        self._stop = False
+        self.prepare()
+
+    # before the first step
+    def prepare(self) -> None:
+        """Probe with one batch, make what learns, its optimizers, and wrap the learners."""
+        stage, settings = self.stage, self.settings
+        for learner in self.learners.values():
+            learner.to(self.device)
+        for teacher in stage.teachers.values():
+            for module in teacher.modules():
+                module.to(self.device)
+        stage.source.place(self.rank, self.processes)
+        self.modules: dict[str, nn.Module] = {name: learner.module for name, learner in self.learners.items()}
+        self.movers = {role: teacher for role, teacher in stage.teachers.items() if isinstance(teacher, Moving)}
+        for mover in self.movers.values():
+            mover.follow(self.modules)
+        self.probed = probe(stage, self.modules, self.device)
+        self.reading = self.probed.reading
+        # read ahead: the probe's batch is step 0's, and a source that draws from models is asked for it once
+        self.averaged = Average(stage.keep, settings.ema) if settings.ema else None
+        if self.averaged:
+            self.averaged.follow(self.modules)
+        self._check()
+        self.optimizers = {name: make_optimizers(learner, settings) for name, learner in self.learners.items()}
+        self.parameters = {
+            name: [p for p in learner.parameters() if p.requires_grad] for name, learner in self.learners.items()
+        }
+        self._clipped = {
+            name: [p for group in split(learner)[:2] for p in group] for name, learner in self.learners.items()
+        }
+        self.wrapped = {name: self._wrap(learner) for name, learner in self.learners.items()}
+        self.scaler = torch.amp.GradScaler(self.device.type) if settings.precision == "fp16" else None
+        # frozen modules inside a learner's graph must not collect gradients, nor a critic its student's
+        self._bounded = len(self.learners) > 1 or bool(stage.derived)
+        self.total = self._total()
+        each = stage.source.steps_per_epoch
+        if self.total is not None:
+            each = min(each or self.total, max(1, self.total))
+            each = max(each, self.total // 20, 1)
+        self.evaluate_every = settings.evaluate_every or each or 100
+
+    def _wrap(self, learner: Learner) -> nn.Module:
+        if self.processes == 1:
+            return learner
+        from accelerate.utils import DistributedDataParallelKwargs
+
+        # a head above the last tap, or a learner read by others only, has parameters that get no gradient
+        partly = len(self.learners) > 1 or "logits" not in {ref.tap for ref in learner.needs()}
+        self.accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=partly)
+        return self.accelerator.prepare_model(learner)
+
+    def _check(self) -> None:
+        owners: dict[int, str] = {}
+        for name, learner in self.learners.items():
+            for parameter in learner.objective.parameters():
+                if owners.setdefault(id(parameter), name) != name:
+                    raise ArgumentError(
+                        f"The learners {owners[id(parameter)]!r} and {name!r} share a term that learns (a projector or a "
+                        "learned weight). Make one term for each."
+                    )
+            if self.settings.accumulate > 1 and not learner.objective.additive:
+                names = [t.name for t in learner.objective.terms if t.per == "batch"]
+                raise ArgumentError(
+                    f"{', '.join(names)} compare the samples of a whole batch and are not additive over micro-batches: "
+                    f"with accumulate={self.settings.accumulate} they would mean something else. Use accumulate=1."
+                )
+
+    def _total(self) -> int | None:
+        s, each = self.settings, self.stage.source.steps_per_epoch
+        if s.steps is not None:
+            return int(s.steps)
+        if s.epochs is not None:
+            if each is None:
+                raise ArgumentError("This source has no epochs (a stream): say steps=, samples= or tokens= instead.")
+            return max(1, math.ceil(s.epochs * each))
+        if s.samples is None and s.tokens is None:
+            raise ArgumentError("The stage has no length: say epochs=, steps=, samples= or tokens=.")
+        return None
+
+    @property
+    def progress(self) -> float:
+        """From 0 at the first step to 1 at the end."""
+        if self.total is not None:
+            return self.number / self.total
+        s = self.settings
+        return min(1.0, self.samples / s.samples if s.samples is not None else self.tokens / (s.tokens or 1))
+
+    # the steps
+    def run(self, resume: bool = False) -> Result:
+        """Train to the end of the stage (from the newest checkpoint when resuming) and return its result."""
+        begun = time.perf_counter()
+        if resume and self.checkpoints:
+            self.restore()
+        self._tell("begin")
+        self._saved_at = time.monotonic()
+        with self._interruptible():
+            batches = self.stage.source.iterate(self.number, self.modules)
+            done = self.progress >= 1
+            while not done:
+                self.step(self._next(batches))
+                done = self.progress >= 1
+                if self.number % self.evaluate_every == 0 or done:
+                    done = self.evaluate() or done
+                self._maybe_save()
+        self.flush()
+        self.finish()
+        self._tell("end")
+        return Result(
+            self.modules[self.stage.keep], self.modules, self.last_scores, self.number, time.perf_counter() - begun
+        )
+
+    def _next(self, batches: Iterator[list[Batch]]) -> list[Batch]:
+        if self.number == 0 and self.probed.batches is not None:
+            # a source that draws has drawn step 0 already; one that indexes must still move on
+            first, self.probed.batches = self.probed.batches, None
+            if self.stage.source.steps_per_epoch is not None or not hasattr(self.stage.source, "draw"):
+                next(batches)
+            return first
+        return next(batches)
+
+    def step(self, batches: list[Batch]) -> None:
+        """One optimizer step of every learner whose turn it is."""
+        number, settings = self.number, self.settings
+        self._reseed(number)
+        batches = [batch.to(self.device) for batch in batches]
+        counts, shares = self._counts(batches)
+        progress = self.progress
+        turn = [learner for learner in self.learners.values() if learner.in_turn(number)]
+        for learner in turn:
+            set_rate(self.optimizers[learner.name], settings.rate(progress))
+            if not learner.module.training:
+                learner.train()
+        logs: dict[str, dict[str, Tensor]] = {}
+        for micro, batch in enumerate(batches):
+            last = micro == len(batches) - 1
+            seed = settings.seed if micro == self.rank == 0 else derive(settings.seed, "micro", micro, self.rank)
+            step = Step(batch, progress, number, seed, counts, shares[micro], self.modules, processes=self.processes)
+            if self.processes > 1:
+                step.gather = gatherer(batch.weight, self.processes)
+            self.read(step, turn, first=number == 0 and micro == 0)
+            for learner in turn:
+                loss, values = self._loss(learner, step, len(turn))
+                self._backward(learner, loss, last)
+                add_logs(logs, learner.name, loss.detach(), values)
+        if self.device.type == "cpu" and self.processes == 1:
+            self._check_finite([(number, progress, logs)])  # before the step: the weights are still good
+        self._update(turn)
+        for mover in self.movers.values():
+            mover.update(self.modules, number)
+        if self.averaged and self.learners[self.stage.keep].in_turn(number):
+            self.averaged.update(self.modules, number)
+        self.samples += counts.get("sample", 0.0)
+        self.tokens += counts.get("token", 0.0)
+        self.number += 1
+        self._pending.append((number, progress, logs))
+        if len(self._pending) >= settings.log_every:
+            self.flush()
+        if self.watchers:
+            self._tell("step")
+
+    def read(self, step: Step, turn: list[Learner], first: bool = False) -> None:
+        """Signals of teachers, and of learners that others look at; each module runs once."""
+        for role, taps in self.reading.teachers().items():
+            known = self.probed.signals.pop(role, None) if first else None
+            teacher = self.stage.teachers[role]
+            signals = known or teacher.read(step.batch, taps, self.stage.task, progress=step.progress)
+            step.put(role, signals)
+        if len(self.learners) == 1:
+            return
+        for name, learner in self.learners.items():
+            if not self.reading.watchers.get(name, set()) & {other.name for other in turn}:
+                continue
+            if learner in turn:
+                self.wrapped[name](step, self.reading, True)
+            else:
+                with torch.no_grad(), self.reading.autocast():
+                    for role, taps in self.reading.own(name).items():
+                        step.put(role, learner.read(self.stage.task, step, role, taps, self.reading.views))
+
+    def _loss(self, learner: Learner, step: Step, many: int) -> tuple[Tensor, dict[str, Tensor]]:
+        if len(self.learners) > 1:  # what belongs to another learner reaches this one detached
+            step = step.seen_by(learner.name, set(self.learners))
+        return self.wrapped[learner.name](step, self.reading)
+
+    def _backward(self, learner: Learner, loss: Tensor, last: bool) -> None:
+        wrapped = self.wrapped[learner.name]
+        if self.processes > 1:
+            loss = loss * self.processes  # DDP averages; the losses of the processes are parts of one sum
+        if self.scaler:
+            loss = self.scaler.scale(loss)
+        inputs = self.parameters[learner.name] if self._bounded else None
+        waiting = self.accelerator.no_sync(wrapped) if self.processes > 1 and not last else contextlib.nullcontext()
+        with waiting:
+            if not loss.requires_grad:
+                raise RunError(f"The loss of {learner.name!r} does not depend on anything that it trains.")
+            loss.backward(inputs=inputs)
+
+    def _update(self, turn: list[Learner]) -> None:
+        for learner in turn:
+            for optimizer in self.optimizers[learner.name]:
+                if self.scaler:
+                    self.scaler.unscale_(optimizer)
+            if self.settings.clip is not None:
+                nn.utils.clip_grad_norm_(self._clipped[learner.name], self.settings.clip)
+            for optimizer in self.optimizers[learner.name]:
+                if self.scaler:
+                    self.scaler.step(optimizer)
+                else:
+                    optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+        if self.scaler:
+            self.scaler.update()
+
+    def _counts(self, batches: list[Batch]) -> tuple[dict[str, float], list[float]]:
+        each = [count_items(batch) for batch in batches]
+        if len(each) == 1 and self.processes == 1:
+            return each[0], [1.0]
+        keys = ("sample", "token", "sample, labelled", "token, labelled")
+        local = torch.tensor([sum(counts.get(key, 0.0) for counts in each) for key in keys], dtype=torch.float64)
+        if self.processes > 1:
+            local = self.accelerator.reduce(local.to(self.device), "sum").cpu()
+        counts = {key: float(value) for key, value in zip(keys, local, strict=True)}
+        return counts, [part["sample"] / max(counts["sample"], 1.0) for part in each]
+
+    def _reseed(self, number: int) -> None:
+        # every draw of a step follows from (seed, step, rank): a resumed run draws what the uninterrupted one drew
+        seed = derive(self.settings.seed, "global", number, self.rank)
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed_all(seed)
+        random.seed(seed)
+
+    # what is measured on the way
+    def flush(self) -> None:
+        """Write the pending losses; raise where one is not finite."""
+        pending, self._pending = self._pending, []
+        if not pending:
+            return
+        if self.processes > 1:
+            values = [value for _, _, logs in pending for terms in logs.values() for value in terms.values()]
+            summed = self.accelerator.reduce(torch.stack([v.double() for v in values]), "sum").unbind()
+            replaced = iter(summed)
+            pending = [
+                (number, progress, {name: {term: next(replaced) for term in terms} for name, terms in logs.items()})
+                for number, progress, logs in pending
+            ]
+        self._check_finite(pending)
+        if self.rank == 0:
+            for number, progress, logs in pending:
+                for name, terms in logs.items():
+                    plain = {term: float(value) for term, value in terms.items()}
+                    self.metrics.add({
+                        "stage": self.index, "step": number, "learner": name, "progress": round(progress, 6),
+                        "rate": self.settings.learning_rate * self.settings.rate(progress), "terms": plain,
+                    })  # fmt: skip
+
+    def _check_finite(self, pending: list[tuple[int, float, dict[str, dict[str, Tensor]]]]) -> None:
+        for number, _, logs in pending:
+            for name, terms in logs.items():
+                if math.isfinite(float(terms["loss"])):
+                    continue
+                bad = [term for term, value in terms.items() if term != "loss" and not math.isfinite(float(value))]
+                kept = self._last_good(number)
+                raise DivergedError(
+                    f"The loss of {name!r} became {float(terms['loss'])} at step {number} (term: {', '.join(bad) or 'loss'}). "
+                    f"{kept} Try a lower learning_rate, clip=1.0, or precision='no'."
+                )
+
+    def _last_good(self, number: int) -> str:
+        if not self.checkpoints:
+            return "Nothing was saved because the run has no folder."
+        if number == self.number:  # the weights before this step are still in memory and good
+            self._pending.clear()
+            self.save()
+        steps = self.checkpoints.steps()
+        return f"The last good checkpoint is {self.checkpoints.folder}/step-{steps[-1]:08d}." if steps else (
+            "No checkpoint had been written yet."
+        )  # fmt: skip
+
+    def evaluate(self) -> bool:
+        """Score the kept learner; returns whether the stage should end early."""
+        self.flush()
+        if self.stage.evaluate is None:
+            return False
+        module = self.averaged.module if self.averaged else self.modules[self.stage.keep]
+        scores = self.stage.evaluate(module)
+        self.last_scores = scores
+        if self.rank == 0:
+            self.metrics.add({"stage": self.index, "step": self.number, "scores": scores})
+        self._tell("scored", scores)
+        name, sense = self.stage.task.best
+        if self.settings.best and self.settings.best != "last":
+            name = self.settings.best
+            sense = "min" if name in ("loss", "nll", "brier", "ece", "mse", "mae", "perplexity") else "max"
+        if name not in scores:
+            raise ArgumentError(f"best={name!r} is not a score of this task; it has {sorted(scores)}.")
+        value = scores[name] if sense == "max" else -scores[name]
+        if self.best_score is None or value > self.best_score:
+            self.best_score, self.best_step, self.worse = value, self.number, 0
+            self.best = {key: tensor.detach().cpu().clone() for key, tensor in module.state_dict().items()}
+        else:
+            self.worse += 1
+        return self.settings.patience is not None and self.worse >= self.settings.patience
+
+    def finish(self) -> None:
+        """Put the kept weights into the kept learner's module, and every module into eval mode."""
+        module = self.modules[self.stage.keep]
+        if self.averaged:
+            module.load_state_dict(self.averaged.module.state_dict())
+        if self.settings.best != "last" and self.best:
+            module.load_state_dict(self.best)
+        for each in self.modules.values():
+            each.eval()
+
+    # saving
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Weights of all learners and moving teachers, and the rest of what the next step depends on."""
+        weights = {
+            f"learner.{name}.{key}": value
+            for name, learner in self.learners.items() for key, value in learner.state_dict().items()
+        }  # fmt: skip
+        movers = {**self.movers, **({"ema": self.averaged} if self.averaged else {})}
+        for role, mover in movers.items():
+            weights |= {f"mover.{role}.{key}": value for key, value in mover.state_dict().items()}
+        rest = {
+            "optimizers": {name: [o.state_dict() for o in found] for name, found in self.optimizers.items()},
+            "scaler": self.scaler.state_dict() if self.scaler else None,
+            "source": self.stage.source.state_dict(),
+            "counters": [self.number, self.samples, self.tokens, self.best_step, self.worse],
+            "best_score": self.best_score, "last_scores": self.last_scores, "print": self.stage.fingerprint(),
+        }  # fmt: skip
+        return weights, rest
+
+    def save(self) -> None:
+        """Write a checkpoint of the finished steps."""
+        self.flush()
+        if self.checkpoints and self.rank == 0:
+            weights, rest = self.state()
+            self.checkpoints.save(self.number, weights, self.best, rest)
+        self._saved_at = time.monotonic()
+
+    def _maybe_save(self) -> None:
+        every = self.settings.checkpoint_every
+        due = self.number % every == 0 if every else time.monotonic() - self._saved_at > self.checkpoint_seconds
+        if self.processes > 1 and not every:
+            due = bool(self.accelerator.reduce(torch.tensor(float(due), device=self.device), "sum") > 0)
+        if self.checkpoints and due:
+            self.save()
+        if self._stop:
+            self.save()
+            where = f"Saved after step {self.number}; run the same command with resume=true to go on."
+            if not self.checkpoints:
+                where = "The run has no folder, so that nothing was saved; give out= to keep what is done."
+            raise Interrupted(f"Stopped. {where}")
+
+    def restore(self) -> None:
+        """Go on from the newest checkpoint, if there is one."""
+        assert self.checkpoints is not None
+        found = self.checkpoints.load(self.device)
+        self.metrics.resume(self.index, found[0] if found else 0)
+        if found is None:
+            return
+        _, weights, self.best, rest = found
+        if rest["print"] != self.stage.fingerprint():
+            raise RunError(
+                f"The checkpoint in {self.checkpoints.folder} belongs to another stage (recipe, settings or data differ). "
+                "Resume with the arguments it was started with, or start anew with overwrite=true."
+            )
+        for name, learner in self.learners.items():
+            learner.load_state_dict(_with_prefix(weights, f"learner.{name}."))
+            for optimizer, state in zip(self.optimizers[name], rest["optimizers"][name], strict=True):
+                optimizer.load_state_dict(state)
+        movers = {**self.movers, **({"ema": self.averaged} if self.averaged else {})}
+        for role, mover in movers.items():
+            mover.load_state_dict(_with_prefix(weights, f"mover.{role}."))
+        if self.scaler:
+            self.scaler.load_state_dict(rest["scaler"])
+        self.stage.source.load_state_dict(rest["source"])
+        self.number, self.samples, self.tokens, self.best_step, self.worse = rest["counters"]
+        self.best_score, self.last_scores = rest["best_score"], rest["last_scores"]
+
+    @contextlib.contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Ctrl-C and SIGTERM end the loop after the current step, with a checkpoint; a second Ctrl-C at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def ask(number: int, frame: Any) -> None:
+            if self._stop:
+                raise KeyboardInterrupt
+            self._stop = True
+
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _tell(self, event: str, *values: Any) -> None:
+        for watcher in self.watchers:
+            method = getattr(watcher, event, None)
+            if method is not None:
+                method(self, *values)
+
+
+def add_logs(logs: dict[str, dict[str, Tensor]], name: str, loss: Tensor, values: dict[str, Tensor]) -> None:
+    """Add a micro-batch's parts of the loss and terms."""
+    terms = logs.setdefault(name, {})
+    for term, value in {"loss": loss, **values}.items():
+        terms[term] = terms[term] + value if term in terms else value
+
+
+def _with_prefix(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
+
+
+__all__ = ["Loop", "Ref"]

@@ -1,0 +1,104 @@
+"""What a run logs: one JSON line per record in metrics.jsonl, and the same numbers to a tracker."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from limbeck.errors import ArgumentError, nearest
+
+Record = dict[str, Any]
+
+
+class Metrics:
+    """Records of a run. With a path they are appended to a file; on resume, lines beyond the checkpoint are dropped."""
+
+    def __init__(self, path: Path | None = None):
+        self.path = path
+        self.records: list[Record] = []
+        self._file: Any = None
+
+    def resume(self, stage: int, step: int) -> None:
+        """Keep what was logged before `step` of `stage`, drop the rest (and a line cut short by a kill)."""
+        self.close()
+        self.records = []
+        if self.path is None or not self.path.exists():
+            return
+        for line in self.path.read_text().splitlines():
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError:
+                break
+            if (record["stage"], record["step"]) < (stage, step) or (
+                "scores" in record and (record["stage"], record["step"]) <= (stage, step)
+            ):
+                self.records.append(record)
+        aside = self.path.with_suffix(".tmp")
+        aside.write_text("".join(json.dumps(record) + "\n" for record in self.records))
+        aside.replace(self.path)
+
+    def add(self, *records: Record) -> None:
+        self.records += records
+        if self.path is None or not records:
+            return
+        if self._file is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("a")
+        self._file.write("".join(json.dumps(record) + "\n" for record in records))
+        self._file.flush()
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def curves(self) -> dict[str, dict[str, list[float]]]:
+        """learner -> {"step": [...], term: [...]} over all stages, steps counted on."""
+        found: dict[str, dict[str, list[float]]] = {}
+        offsets = self._offsets()
+        for record in self.records:
+            if "terms" in record:
+                curve = found.setdefault(record["learner"], {"step": []})
+                for name in record["terms"]:
+                    curve.setdefault(name, [float("nan")] * len(curve["step"]))
+                curve["step"].append(record["step"] + offsets[record["stage"]])
+                for name in curve:
+                    if name != "step":
+                        curve[name].append(record["terms"].get(name, float("nan")))
+        return found
+
+    def scores(self) -> dict[str, dict[str, list[float]]]:
+        """score -> {"step": [...], "value": [...]} on the validation part."""
+        found: dict[str, dict[str, list[float]]] = {}
+        offsets = self._offsets()
+        for record in self.records:
+            for name, value in record.get("scores", {}).items():
+                curve = found.setdefault(name, {"step": [], "value": []})
+                curve["step"].append(record["step"] + offsets[record["stage"]])
+                curve["value"].append(value)
+        return found
+
+    def _offsets(self) -> dict[int, int]:
+        ends: dict[int, int] = {}
+        for record in self.records:
+            ends[record["stage"]] = max(ends.get(record["stage"], 0), record["step"] + 1)
+        offsets, total = {}, 0
+        for stage in sorted(ends):
+            offsets[stage], total = total, total + ends[stage]
+        return offsets
+
+
+TRACKERS = ("tensorboard", "mlflow", "wandb")
+
+
+def check_tracker(name: str) -> None:
+    """Accelerate only warns when a tracker is missing; a run that was to be tracked must not start without it."""
+    from accelerate.utils import is_mlflow_available, is_tensorboard_available, is_wandb_available
+
+    there = {"tensorboard": is_tensorboard_available, "mlflow": is_mlflow_available, "wandb": is_wandb_available}
+    if name not in TRACKERS:
+        raise ArgumentError(f"There is no tracker {name!r}.{nearest(name, TRACKERS)}")
+    if not there[name]():
+        extra = "'limbeck[tracking]'" if name == "tensorboard" else name
+        raise ArgumentError(f"track={name!r}, but {name} is not installed. Install it with: pip install {extra}")

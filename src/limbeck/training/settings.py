@@ -1,0 +1,112 @@
+"""How a stage is trained: everything that is not the recipe's business."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from limbeck.errors import ArgumentError, nearest
+
+SCHEDULES = ("cosine", "linear", "constant", "step")
+OPTIMIZERS = ("adamw", "adam", "sgd")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of a training stage.
+
+    Length: one of `epochs`, `steps` (optimizer steps), `samples`, `tokens`.
+    `batch_size`: samples of one optimizer step over all processes and micro-batches, or "all"; `accumulate` splits it
+    into that many micro-batches, with the same result. `warmup`: the part of the length with a rising rate.
+    `schedule`: "cosine", "linear", "constant", or "step" (times `drop` at each progress of `drops`).
+    `ema`: decay of an average of the student, which is then what is evaluated and kept.
+    `best`: the score that chooses the kept weights ("accuracy", "mse", ...), "last" for the last ones, None for the
+    task's own. `evaluate_every` and `checkpoint_every` count optimizer steps; by default an epoch, and at least 1/20 of
+    the length. `patience`: evaluations without a better score before the stage ends.
+    """
+
+    epochs: float | None = None
+    steps: int | None = None
+    samples: int | None = None
+    tokens: int | None = None
+    batch_size: int | str = 64
+    accumulate: int = 1
+    optimizer: str = "adamw"
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    momentum: float = 0.9
+    schedule: str = "cosine"
+    warmup: float = 0.05
+    drops: tuple[float, ...] = (0.625, 0.75, 0.875)
+    drop: float = 0.1
+    clip: float | None = None
+    precision: str = "no"
+    ema: float | None = None
+    evaluate_every: int | None = None
+    checkpoint_every: int | None = None
+    best: str | None = None
+    patience: int | None = None
+    seed: int = 0
+    workers: int = 0
+    log_every: int = 10
+
+    def __post_init__(self) -> None:
+        lengths = {name: getattr(self, name) for name in ("epochs", "steps", "samples", "tokens")}
+        given = {name: value for name, value in lengths.items() if value is not None}
+        if len(given) > 1:
+            raise ArgumentError(f"The length of a stage is given once; this gives {given}. Choose one.")
+        for name, value in given.items():
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+                raise ArgumentError(f"{name}={value!r}: expected a positive number.")
+        for name, low, high in (("learning_rate", 0, math.inf), ("weight_decay", 0, math.inf), ("warmup", 0, 1),
+                                ("momentum", 0, 1), ("drop", 0, 1)):  # fmt: skip
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+                raise ArgumentError(f"{name}={value!r}: expected a number from {low} to {high}.")
+        for name in ("accumulate", "log_every"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ArgumentError(f"{name}={value!r}: expected a whole number of 1 or more.")
+        if self.batch_size != "all" and (not isinstance(self.batch_size, int) or self.batch_size < 1):
+            raise ArgumentError(f"batch_size={self.batch_size!r}: expected a whole number of 1 or more, or 'all'.")
+        if self.batch_size != "all" and self.accumulate > int(self.batch_size):
+            raise ArgumentError(f"accumulate={self.accumulate} splits a batch of {self.batch_size}: lower it.")
+        for name, choices in (
+            ("optimizer", OPTIMIZERS),
+            ("schedule", SCHEDULES),
+            ("precision", ("no", "bf16", "fp16")),
+        ):
+            if getattr(self, name) not in choices:
+                raise ArgumentError(f"{name}={getattr(self, name)!r}.{nearest(getattr(self, name), choices)}")
+        for name in ("ema", "clip", "patience", "evaluate_every", "checkpoint_every"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not value > 0):
+                raise ArgumentError(f"{name}={value!r}: expected a positive number, or none.")
+        if self.ema is not None and self.ema >= 1:
+            raise ArgumentError(f"ema={self.ema!r}: expected a decay below 1, such as 0.999.")
+
+    def with_(self, **changes: Any) -> Settings:
+        """The same settings with changes; a new length replaces the old one. Unknown names get the nearest one."""
+        known = {field.name for field in fields(self)}
+        for name in changes:
+            if name not in known:
+                raise ArgumentError(f"There is no setting {name!r}.{nearest(name, known)}")
+        if any(changes.get(name) is not None for name in ("epochs", "steps", "samples", "tokens")):
+            changes = {**dict.fromkeys(("epochs", "steps", "samples", "tokens")), **changes}
+        return replace(self, **changes)
+
+    def rate(self, progress: float) -> float:
+        """The factor of the learning rate at a progress from 0 to 1."""
+        if self.warmup and progress < self.warmup:
+            return max(progress, 1e-3 * self.warmup) / self.warmup
+        if self.schedule == "constant":
+            return 1.0
+        if self.schedule == "step":
+            return self.drop ** sum(progress >= at for at in self.drops)
+        rest = min((progress - self.warmup) / max(1 - self.warmup, 1e-9), 1.0)
+        return 1 - rest if self.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * rest))
+
+
+def setting_names() -> set[str]:
+    return {field.name for field in fields(Settings)}
