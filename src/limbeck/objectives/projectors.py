@@ -52,7 +52,9 @@ def _conv(student: Shape, teacher: Shape) -> nn.Module:
 
 
 def _regressor(student: Shape, teacher: Shape) -> nn.Module:
-    """FitNets' regressor (Romero et al. 2015): convolution, batch norm, ReLU."""
+    """FitNets' regressor (Romero et al. 2015): convolution, batch norm, ReLU; linear for vectors and tokens."""
+    if len(student) != 4:
+        return _linear(student, teacher)
     _maps(student, teacher, "regressor")
     (c, h), (outputs, size) = (student[1], student[2]), (teacher[1], teacher[2])
     if h == 2 * size:

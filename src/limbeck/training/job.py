@@ -13,6 +13,7 @@ from torch import nn
 from limbeck.data.base import Data, Part, SubsetPart
 from limbeck.errors import ArgumentError, DataError
 from limbeck.objectives.algebra import Objective
+from limbeck.signals.stages import stage_at
 from limbeck.signals.step import derive
 from limbeck.tasks.base import Task
 from limbeck.teachers.base import ModuleTeacher, Teacher, as_teacher
@@ -100,6 +101,19 @@ class Job:
         """A student like the user's with other fresh weights, the same for the same `number`."""
         seed = derive(self.settings.seed, "student", number) % 2**31
         return self.make_student(seed) if self.make_student else reset(self.student, seed)
+
+    def layer(self, role: str, name: str = "auto", at: float = 0.5) -> str:
+        """The tap of a layer of the "student" or "teacher": its name, or for "auto" the stage at a fraction of the depth."""
+        if name != "auto":
+            return name
+        if role == "student":
+            return stage_at(self.student, at)
+        if not isinstance(self.teacher, ModuleTeacher):
+            raise ArgumentError(
+                "This recipe looks inside the teacher, and the teacher is no module. Give a module, or a store that holds "
+                "the layer, named by teacher_layer=."
+            )
+        return stage_at(self.teacher.module, at)
 
     # what is at hand
     def labelled(self) -> Part:

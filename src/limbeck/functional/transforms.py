@@ -1,0 +1,18 @@
+"""Pure functions of one signal, put before a comparison with `.through(...)`."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def pooled(features: Tensor) -> Tensor:
+    """Maps [batch, channels, height, width] to their spatial mean [batch, channels], tokens [batch, tokens, width] to
+    their mean [batch, width]; vectors [batch, width] as they are."""
+    if features.ndim == 4:
+        return features.flatten(2).mean(-1)
+    return features.mean(1) if features.ndim == 3 else features
+
+
+def first_token(features: Tensor) -> Tensor:
+    """The first token [batch, width] of [batch, tokens, width] (the class token of an encoder)."""
+    return features[:, 0]

@@ -1,0 +1,1 @@
+"""Recipes for classifiers of images, texts and tables."""

@@ -1,0 +1,45 @@
+"""Recipes of several stages or several learners: generations and peers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from limbeck import objectives as o
+from limbeck.recipes.registry import recipe
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from limbeck.training.job import Job
+    from limbeck.training.stage import Result, Stage
+
+
+@recipe(paper="Born-Again Neural Networks", year=2018, field="classifiers", needs=("logits",))
+def born_again(job: Job, generations: int = 3) -> Generator[Stage, Result, None]:
+    """Each generation is a fresh student of the same shape that learns from the last one.
+
+    limbeck distill born_again teacher=... student=... data=... generations=3
+
+    KL at temperature 1 (Furlanello et al., 2018; the paper's answer is the average of the generations, here the last).
+    """
+    teacher = job.teacher
+    for number in range(generations):
+        student = job.student if number == 0 else job.fresh_student(number)
+        result = yield job.stage(o.forward_kl(), teacher=teacher, student=student, name=f"generation {number + 1}")
+        teacher = result.student
+
+
+@recipe(paper="Deep Mutual Learning", year=2018, field="classifiers", needs=("labels",))
+def deep_mutual_learning(job: Job, temperature: float = 1.0) -> Stage:
+    """Two students from scratch teach each other while both learn the labels; no teacher.
+
+    limbeck distill deep_mutual_learning student=... data=...
+
+    Each: CE + KL(peer || self), the peer detached (Zhang et al., 2018). The first one is kept.
+    """
+
+    def lesson(peer: str) -> o.Sum:
+        return o.cross_entropy() + o.forward_kl(temperature=temperature).against(peer)
+
+    peer = job.learner("peer", lesson("student"), job.fresh_student())
+    return job.stage(lesson("peer"), learners=[peer])
