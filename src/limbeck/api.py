@@ -1,0 +1,414 @@
+"""The main job: from a teacher and data to a small student, with a report."""
+
+from __future__ import annotations
+
+import datetime
+import inspect
+import math
+import shlex
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from limbeck import __version__
+from limbeck.data.base import Data
+from limbeck.errors import ArgumentError, DivergedError, Interrupted, LimbeckError, ModelError, RunError, nearest
+from limbeck.recipes.registry import Bound, as_bound
+from limbeck.run import Record, Run
+from limbeck.signals.step import derive
+from limbeck.tasks import Task, resolve
+from limbeck.teachers.base import ModuleTeacher, Teacher, as_teacher
+from limbeck.training.execute import Runner
+from limbeck.training.folder import RunFolder
+from limbeck.training.job import Job
+from limbeck.training.settings import Settings, setting_names
+
+DATA_OPTIONS = (
+    "label",
+    "text",
+    "features",
+    "target",
+    "labelled",
+    "valid",
+    "test",
+    "unlabelled",
+    "augment",
+    "image_size",
+)
+
+
+@dataclass
+class Prepared:
+    """A checked job, before anything is trained: what `distill` and its dry run start from."""
+
+    bound: Bound
+    job: Job
+    make_student: Callable[[int], nn.Module]
+    config: dict[str, Any]
+    warnings: list[str]
+
+
+def distill(recipe: Any = None, *, teacher: Any = None, student: Any = None, data: Any, out: str | Path | None = None,
+            task: str | Task | None = None, seeds: int = 1, baseline: str | None = None, resume: bool = False,
+            overwrite: bool = False, dry_run: bool = False, export: str | Sequence[str] = (), track: str | None = None,
+            progress: bool | None = None, measure: bool = True, **options: Any) -> Run | Record:  # fmt: skip
+    """Train a small student from a teacher and data, measure both, and write a report.
+
+    `recipe`: a name, `lb.recipes.dist(beta=2.0)`, or None for the task's default. `teacher`: a module, a folder or hub
+    name, a fitted scikit-learn estimator, a list of these, a signal store. `student`: the same trainable ones, "mlp:64",
+    "cnn:16", "resnet:20", "shrink(depth=2)", or None for a small one that fits the data. `data`: see
+    `limbeck.data.load_data`, whose options (label=, text=, labelled=, ...) go in here too.
+    `out`: the run's folder; without one nothing is written. `seeds`: how many times all is trained, with other seeds.
+    `baseline="alone"`: also train the same student without a teacher, for the same number of updates (doubles the
+    time). `dry_run`: say what would be done (shapes, parameters, time, memory) and train nothing.
+    All other options are settings of the training (epochs=, batch_size=, learning_rate=, ...; see `Settings`) or
+    arguments of the recipe.
+
+    Raises LimbeckError, before any training, for whatever does not fit; what was done is never lost.
+    """
+    begun = time.perf_counter()
+    if baseline not in (None, "alone"):
+        raise ArgumentError(f"baseline={baseline!r}.{nearest(baseline, ['alone'])}")
+    if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
+        raise ArgumentError(f"seeds={seeds!r}: expected a whole number of 1 or more.")
+    prepared = prepare(recipe, teacher=teacher, student=student, data=data, task=task, **options)
+    job = prepared.job
+    asked = {"seeds": seeds, "baseline": baseline}
+    config = {**prepared.config, **{key: value for key, value in asked.items() if value not in (None, 1)}}
+    if dry_run:
+        from limbeck.training.rehearsal import rehearse
+
+        return rehearse(prepared.bound(job), job, times=seeds * (2 if baseline else 1))
+    folder = None
+    if out is not None:
+        folder = RunFolder(out)
+        folder.open(config, resume=resume, overwrite=overwrite)
+        folder.write("data.json", {**job.data.about, "fingerprint": job.data.fingerprint()})
+    elif resume:
+        raise ArgumentError("resume=true needs out=, the folder of the run to go on with.")
+    trial = _Trial(prepared, folder, resume, track, progress, config)
+    try:
+        students, results, curves = trial.train(seeds)
+        alone = trial.train_alone(seeds, sum(result.steps for result in results)) if baseline else []
+        record = trial.record(students, alone, measure) | curves
+        record |= {"seconds": round(time.perf_counter() - begun, 3), "config": config, "seeds": list(range(seeds))}
+        run = Run(students[0], record, task=job.task, data=job.data, folder=folder)
+        from limbeck.report.verdict import verdict
+
+        record["verdict"] = verdict(record)
+        run.save()
+        for format in [export] if isinstance(export, str) else export:
+            run.export(None if format == "onnx" else f"student.{format}", format=format)
+    except BaseException as error:
+        if folder is not None:
+            how = {Interrupted: "interrupted", KeyboardInterrupt: "interrupted", DivergedError: "diverged"}
+            folder.status(how.get(type(error), "failed"), error=str(error))
+        raise
+    if folder is not None:
+        folder.status("finished")
+    return run
+
+
+def prepare(recipe: Any = None, *, teacher: Any = None, student: Any = None, data: Any, task: Any = None,
+            **options: Any) -> Prepared:  # fmt: skip
+    """Load and check everything that `distill` needs; raises before anything is trained."""
+    from limbeck.data import load_data
+    from limbeck.teachers.load import load_model
+
+    bound, settings, data_options = _sort(recipe, task, options)
+    given = load_data(data, seed=settings.get("seed", 0), **data_options)
+    the_task = resolve(task, given)
+    if bound is None:
+        bound = as_bound(the_task.default_recipe, _rest(options))
+    if the_task.name not in bound.recipe.tasks:
+        raise ArgumentError(
+            f"The recipe {bound.recipe.name!r} is for {', '.join(bound.recipe.tasks)}, and this task is {the_task.name}."
+            " `limbeck recipes` shows which recipe fits what you have."
+        )
+    model = None if teacher is None else load_model(teacher, data=given, task=the_task, role="teacher")
+    the_teacher = None if model is None else as_teacher(model)
+    module = model if isinstance(model, nn.Module) else None
+    make = _student_maker(student, given, the_task, model)
+    first = make(derive(settings.get("seed", 0), "student", 0) % 2**31)
+    defaults = _defaults(given, first, settings)
+    job = Job(
+        the_task, given, first, the_teacher, Settings().with_(**{**defaults, **settings}), make_student=make
+    )  # fmt: skip
+    job.evaluation = _evaluation(job)
+    _check(bound, job, module)
+    config = {
+        "recipe": bound.recipe.name, "arguments": bound.arguments, "teacher": _name(teacher), "student": _name(student),
+        "data": _name(data), "task": the_task.name, **data_options, **settings,
+    }  # fmt: skip
+    return Prepared(bound, job, make, _plain(config), list(given.about.get("warnings", [])))
+
+
+def _sort(recipe: Any, task: Any, options: Mapping[str, Any]) -> tuple[Bound | None, dict[str, Any], dict[str, Any]]:
+    """Options into arguments of the recipe, settings of the training, and options of the data."""
+    settings = {key: value for key, value in options.items() if key in setting_names()}
+    data_options = {key: value for key, value in options.items() if key in DATA_OPTIONS}
+    rest = _rest(options)
+    if recipe is None:
+        return None, settings, data_options
+    bound = as_bound(recipe)
+    for key in rest:
+        if key not in bound.recipe.parameters:
+            known = [*bound.recipe.parameters, *setting_names(), *DATA_OPTIONS, *inspect.signature(distill).parameters]
+            raise ArgumentError(
+                f"Neither the recipe {bound.recipe.name!r} nor distill knows {key!r}.{nearest(key, known)}"
+            )
+    Settings().with_(**settings)
+    return as_bound(bound, rest), settings, data_options
+
+
+def _rest(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if key not in setting_names() and key not in DATA_OPTIONS}
+
+
+def _student_maker(student: Any, data: Data, task: Task, teacher: Any) -> Callable[[int], nn.Module]:
+    from limbeck.students.build import build_student
+    from limbeck.training.job import reset
+
+    if isinstance(student, nn.Module):
+        used: list[int] = []
+
+        def again(seed: int) -> nn.Module:
+            # the user's own module first, with the weights it came with; later ones are fresh copies of its shape
+            used.append(seed)
+            return student if len(used) == 1 else reset(student, seed)
+
+        return again
+    spec = student if student is not None else default_student(data, teacher)
+    return lambda seed: build_student(spec, data, task, teacher, seed)
+
+
+def default_student(data: Data, teacher: Any = None) -> str:
+    """A small student that fits the data, where the user names none."""
+    if data.kind == "text":
+        return "shrink(depth=0.5)" if hasattr(teacher, "config") else "bag"
+    if data.kind == "image":
+        shape = data.train.batch([0]).inputs.shape
+        return "cnn:16" if min(shape[-2:]) >= 16 else "mlp:64"
+    return "mlp:64"
+
+
+def _defaults(data: Data, student: nn.Module, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Length and rate that suit the student, where the user says nothing: about 2,000 steps; 3 epochs for encoders."""
+    encoder = hasattr(student, "config")
+    found: dict[str, Any] = {"learning_rate": 5e-5, "clip": 1.0} if encoder else {}
+    if not any(settings.get(name) for name in ("epochs", "steps", "samples", "tokens")):
+        size = settings.get("batch_size", 64)
+        steps = 1 if size == "all" else math.ceil(len(data.train) / int(size))
+        found["epochs"] = 3 if encoder else min(100, max(5, round(2000 / steps)))
+    return found
+
+
+def _evaluation(job: Job) -> Callable[[nn.Module], dict[str, float]] | None:
+    from limbeck.evaluation.run import predict
+
+    part = job.data.parts.get("valid")
+    if part is None or not len(part) or not bool(part.is_labelled().any()):
+        return None
+    return lambda module: job.task.scores(predict(module, part, job.task), part.labels, job.data.classes)
+
+
+def _check(bound: Bound, job: Job, teacher: nn.Module | None) -> None:
+    have = job.has()
+    ways = {
+        "logits": "it learns from a teacher: give teacher=.",
+        "features": "it looks inside the teacher: give teacher= as a module, not as an estimator or a function.",
+        "labels": "it learns from labels, and no training sample has one: give label=, or a recipe without labels (ssld).",
+        "unlabelled": "it needs unlabelled samples: give unlabelled=, or hide some labels by labelled=.",
+    }
+    for need in bound.recipe.needs:
+        if need not in have:
+            raise ArgumentError(f"The recipe {bound.recipe.name!r} cannot be used here: {ways[need]}")
+    models = {"student": job.student} | ({"teacher": teacher} if teacher is not None else {})
+    job.task.check(job.data, models)
+    if job.teacher is not None:
+        job.teacher.check(job.data)
+        if teacher is None:
+            _check_outputs(job)
+
+
+def _check_outputs(job: Job) -> None:
+    """A teacher that is no module is asked about two samples."""
+    import torch
+
+    assert job.teacher is not None
+    part = job.data.train
+    logits = job.teacher.read(part.batch(torch.arange(min(2, len(part)))), ["logits"], job.task)["logits"]
+    width = job.task.width(job.data)  # type: ignore[attr-defined]
+    found = 1 if logits.ndim == 1 else logits.shape[-1]
+    if found != width:
+        raise ModelError(f"The teacher gives {found} outputs for each sample; the data {job.data.name!r} need {width}.")
+
+
+class _Trial:
+    """All trainings of one `distill`: seeds, and the baseline."""
+
+    def __init__(self, prepared: Prepared, folder: RunFolder | None, resume: bool, track: str | None,
+                 progress: bool | None, config: dict[str, Any]):  # fmt: skip
+        self.prepared, self.job, self.folder, self.resume = prepared, prepared.job, folder, resume
+        self.track, self.progress, self.config = track, progress, config
+        self.seconds: list[float] = []
+
+    def _runner(self, title: str, place: str) -> Runner:
+        from limbeck.training.progress import ProgressBar, Tracking
+
+        path = self.folder.path / place if self.folder else None
+        watchers: list[Any] = [] if self.progress is False else [ProgressBar(title, always=self.progress is True)]
+        accelerator = None
+        if self.track and place == ".":
+            from accelerate import Accelerator
+
+            from limbeck.training.metrics import check_tracker
+
+            check_tracker(self.track)
+            accelerator = Accelerator(log_with=self.track, project_dir=str(path or "."))
+            watchers.append(Tracking(accelerator, self.config))
+        return Runner(path, resume=self.resume, watchers=tuple(watchers), accelerator=accelerator)
+
+    def _job(self, number: int) -> Job:
+        seed = self.job.settings.seed
+        if number == 0:
+            return replace(self.job, stages_made=0)
+        student = self.prepared.make_student(derive(seed, "student", number) % 2**31)
+        settings = self.job.settings.with_(seed=derive(seed, "seed", number) % 2**31)
+        return replace(self.job, student=student, settings=settings, stages_made=0)
+
+    def train(self, seeds: int) -> tuple[list[nn.Module], list[Any], Record]:
+        """The students of all seeds; the first one's results and curves."""
+        students, results, curves = [], [], {}
+        initial = _weights(self.job.student)
+        for number in range(seeds):
+            job = self._job(number)
+            title = self.prepared.bound.recipe.name + (f" (seed {number + 1} of {seeds})" if seeds > 1 else "")
+            runner = self._runner(title, "." if number == 0 else f"seeds/{number}")
+            begun = time.perf_counter()
+            result = runner.run(self.prepared.bound(job))
+            self.seconds.append(time.perf_counter() - begun)
+            students.append(result.student)
+            if number == 0:
+                results = runner.results
+                metrics = runner.metrics
+                curves = {"curves": metrics.curves(), "scores_over_time": metrics.scores()}
+        self.initial = initial
+        return students, results, curves
+
+    def train_alone(self, seeds: int, steps: int) -> list[nn.Module]:
+        """The same students from the same beginnings, on labels alone, for the same number of updates."""
+        found = []
+        alone = as_bound("alone")
+        for number in range(seeds):
+            job = self._job(number)
+            if number == 0:  # the first student has been trained in place: begin again from its first weights
+                import copy
+
+                student = copy.deepcopy(self.job.student)
+                student.load_state_dict(self.initial)
+                job = replace(job, student=student)
+            job = replace(job, settings=job.settings.with_(steps=steps), teacher=None)
+            title = "alone" + (f" (seed {number + 1} of {seeds})" if seeds > 1 else "")
+            found.append(
+                self._runner(title, "alone" if number == 0 else f"alone/seeds/{number}").run(alone(job)).student
+            )
+        return found
+
+    def record(self, students: list[nn.Module], alone: list[nn.Module], measure: bool) -> Record:
+        """Everything that is measured of teacher, students and baseline: the record of the run."""
+        from limbeck.evaluation.record import describe_data, model_record
+        from limbeck.machine import describe as describe_machine
+        from limbeck.students.save import save_model
+
+        job, bound = self.job, self.prepared.bound
+        saved = None
+        if self.folder is not None:
+            saved = self.folder.path / "student"
+            save_model(students[0], saved, task=job.task)
+        part = next(name for name in ("test", "valid", "train") if name in job.data.parts)
+        models, confusion, warnings = [], None, list(self.prepared.warnings)
+        if part != "test":
+            warnings.append(f"The data have no test part: scores are those of the {part} part.")
+        theirs = None
+        if job.teacher is not None:
+            module = job.teacher.module if isinstance(job.teacher, ModuleTeacher) else None
+            teacher_record, theirs, _ = model_record(
+                "teacher", "teacher", [module or job.teacher], job, part, None, measure
+            )
+            models.append(teacher_record)
+        student_record, _, confusion = model_record("student", "student", students, job, part, theirs, measure, saved)
+        models.append(student_record)
+        if alone:
+            record, _, _ = model_record("student alone", "baseline", alone, job, part, theirs, False)
+            record["cost"] = student_record["cost"]
+            models.append(record)
+        for model in models:
+            warnings += model["cost"].pop("warnings", [])
+        recipe = bound.recipe
+        arguments = {name: p.default for name, p in recipe.parameters.items()} | bound.arguments
+        return {
+            "title": f"{recipe.name} on {job.data.name}", "limbeck": __version__,
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "recipe": {"name": recipe.name, "arguments": _plain(arguments), "paper": recipe.paper, "year": recipe.year,
+                       "summary": recipe.summary},
+            "task": job.task.name, "data": describe_data(job.data, part), "machine": describe_machine(),
+            "training_seconds": [round(value, 3) for value in self.seconds],
+            "models": models, "confusion": confusion, "exports": [], "warnings": list(dict.fromkeys(warnings)),
+            "command": command(self.config, self.folder), "python": python(self.config, self.folder),
+        }  # fmt: skip
+
+
+def _weights(module: nn.Module) -> dict[str, Any]:
+    return {key: value.detach().clone() for key, value in module.state_dict().items()}
+
+
+def _name(value: Any) -> Any:
+    """What a run's config says of an object: texts and numbers as they are, other things by their kind."""
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Teacher | nn.Module):
+        return f"<{type(value).__name__}>"
+    if isinstance(value, Data):
+        return f"<{value.name}>"
+    if isinstance(value, list | tuple):
+        return [_name(item) for item in value]
+    return f"<{type(value).__name__}>"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return _name(value)
+
+
+def _flat(config: Mapping[str, Any], folder: RunFolder | None) -> dict[str, Any]:
+    flat = {key: value for key, value in config.items() if key not in ("recipe", "arguments") and value is not None}
+    return {**flat, **config["arguments"], **({"out": str(folder.path)} if folder else {})}
+
+
+def command(config: Mapping[str, Any], folder: RunFolder | None) -> str:
+    """The command line that does the same. Python objects have no such line; they stand in angle brackets."""
+    words = ["limbeck", "distill", config["recipe"]]
+    words += [
+        f"{key}={str(value).lower() if isinstance(value, bool) else value}"
+        for key, value in _flat(config, folder).items()
+    ]
+    return " ".join(word if word.replace("=", "").isalnum() else shlex.quote(word) for word in words)
+
+
+def python(config: Mapping[str, Any], folder: RunFolder | None) -> str:
+    """The Python call that does the same."""
+    arguments = [f"{key}={value!r}" for key, value in _flat(config, folder).items()]
+    return f"lb.distill({config['recipe']!r}, {', '.join(arguments)})"
+
+
+__all__ = ["LimbeckError", "Run", "RunError", "distill", "prepare"]

@@ -1,0 +1,57 @@
+"""What a report says of one model: scores over seeds, agreement with the teacher, cost, reliability."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from limbeck.data.base import Data
+from limbeck.evaluation.cost import measure as measure_cost
+from limbeck.evaluation.run import evaluate, predict
+
+if TYPE_CHECKING:
+    from limbeck.training.job import Job
+
+Record = dict[str, Any]
+
+
+def spread(values: Sequence[float]) -> Record:
+    """Mean and standard deviation (n - 1; 0 for one value) over seeds, with the values."""
+    return {
+        "mean": statistics.fmean(values), "std": statistics.stdev(values) if len(values) > 1 else 0.0,
+        "values": list(values),
+    }  # fmt: skip
+
+
+def model_record(name: str, role: str, models: Sequence[Any], job: Job, part: str, teacher: Tensor | None,
+                 measure: bool, saved: Path | None = None) -> tuple[Record, Tensor, Any]:  # fmt: skip
+    """One model (the same over several seeds) on a part. Returns its record, the first one's logits, its confusion.
+
+    `teacher`: the teacher's logits on that part, None for the teacher itself. Cost is that of the first model, and only
+    of modules: an estimator or a store has no parameters to count.
+    """
+    results = [evaluate(model, job.data, job.task, part, teacher) for model in models]
+    record: Record = {"name": name, "role": role, "cost": {}, "reliability": results[0]["reliability"]}
+    for key in ("scores", "agreement"):
+        record[key] = {score: spread([result[key][score] for result in results]) for score in results[0][key]}
+    first = models[0]
+    if measure and isinstance(first, nn.Module):
+        example = job.task.example(job.data, first)
+        record["cost"] = measure_cost(first, example, saved, run=job.task.forward)
+    logits = predict(first, job.data.parts[part], job.task)
+    return record, logits, results[0]["confusion"]
+
+
+def describe_data(data: Data, part: str) -> Record:
+    """The data as a report shows them: kind, classes, counts of labelled and unlabelled samples, how they were split."""
+    known = data.train.is_labelled()
+    counts = {name: len(value) for name, value in data.parts.items() if name != "train"}
+    return {
+        **data.about, "name": data.name, "kind": data.kind, "classes": data.classes,
+        "counts": {"train, labelled": int(known.sum()), "train, unlabelled": int((~known).sum()), **counts},
+        "scored on": part,
+    }  # fmt: skip

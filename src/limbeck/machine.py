@@ -1,0 +1,39 @@
+"""What the numbers were measured on: processor, cores, versions. No host names."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib import metadata
+from typing import Any
+
+
+def describe() -> dict[str, Any]:
+    """The machine and the versions that matter, in plain values."""
+    found: dict[str, Any] = {
+        "processor": _processor(), "cores": os.cpu_count(), "system": platform.system(),
+        "python": platform.python_version(), "limbeck": metadata.version("limbeck"),
+    }  # fmt: skip
+    for name in ("torch", "accelerate", "transformers", "onnxruntime", "scikit-learn"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        found["threads"] = torch.get_num_threads()
+        if torch.cuda.is_available():
+            found["gpu"] = torch.cuda.get_device_name(0)
+    return found
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

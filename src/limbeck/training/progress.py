@@ -1,0 +1,68 @@
+"""A progress bar on the terminal: step, loss, score, time left."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+
+class ProgressBar:
+    """Watches a loop. Silent where standard error is no terminal, unless `always`."""
+
+    def __init__(self, title: str = "", always: bool = False):
+        self.title, self.shown = title, always or sys.stderr.isatty()
+        self._bar: Any = None
+        self._score = ""
+
+    def begin(self, loop: Any) -> None:
+        if not self.shown or loop.rank != 0:
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(), console=Console(stderr=True), transient=True,
+        )  # fmt: skip
+        name = " ".join(filter(None, (self.title, loop.stage.name if loop.stage.name != "train" else "")))
+        self._task = self._bar.add_task(name or "train", total=loop.total, completed=loop.number, note="")
+        self._bar.start()
+
+    def step(self, loop: Any) -> None:
+        if self._bar is not None and loop.number % loop.settings.log_every == 0:
+            self._bar.update(self._task, completed=loop.number, note=self._score)
+
+    def scored(self, loop: Any, scores: dict[str, float]) -> None:
+        name = loop.settings.best if loop.settings.best in scores else loop.stage.task.best[0]
+        if name in scores:
+            self._score = f"{name} {scores[name]:.4f}"
+
+    def end(self, loop: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+class Tracking:
+    """Sends losses and scores to Accelerate's trackers (TensorBoard, MLflow, W&B)."""
+
+    def __init__(self, accelerator: Any, config: dict[str, Any]):
+        self.accelerator = accelerator
+        # trackers take plain values only; TensorBoard refuses lists
+        plain = {key: value for key, value in config.items() if isinstance(value, int | float | str | bool)}
+        accelerator.init_trackers("limbeck", config=plain)
+        self.seen = 0
+
+    def step(self, loop: Any) -> None:
+        records = loop.metrics.records[self.seen :]
+        self.seen = len(loop.metrics.records)
+        for record in records:
+            if "terms" in record:
+                values = {f"{record['learner']}/{name}": value for name, value in record["terms"].items()}
+                self.accelerator.log({**values, "rate": record["rate"]}, step=record["step"])
+
+    def scored(self, loop: Any, scores: dict[str, float]) -> None:
+        self.accelerator.log({f"valid/{name}": value for name, value in scores.items()}, step=loop.number)

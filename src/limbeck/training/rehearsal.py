@@ -1,0 +1,85 @@
+"""A dry run: what a stage would do, found by doing three steps of it and putting everything back."""
+
+from __future__ import annotations
+
+import copy
+import time
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from limbeck.training.execute import Plan
+from limbeck.training.loop import Loop
+from limbeck.training.stage import Stage
+
+if TYPE_CHECKING:
+    from limbeck.training.job import Job
+
+
+def rehearse(plan: Plan, job: Job, times: int = 1) -> dict[str, Any]:
+    """Captured shapes, parameter groups, counts, and estimated time and memory of the first stage of a plan.
+
+    Stages that depend on results cannot be rehearsed; the answer says so. `times`: how often all is trained (seeds,
+    baseline). Memory is weights, gradients, optimizer states and the activations that one step keeps for backward.
+    """
+    from accelerate import Accelerator
+
+    stage = plan if isinstance(plan, Stage) else next(iter(plan))
+    loop = Loop(stage, Accelerator())
+    before = copy.deepcopy({name: learner.state_dict() for name, learner in loop.learners.items()})
+    seconds, activations = _steps(loop)
+    for name, learner in loop.learners.items():
+        learner.load_state_dict(before[name])
+    known = job.data.train.is_labelled()
+    groups = {
+        name: [
+            {"parameters": sum(p.numel() for p in group["params"]), "rate": group["initial_lr"],
+             "weight_decay": group.get("weight_decay", 0.0), "optimizer": type(optimizer).__name__}
+            for optimizer in loop.optimizers[name] for group in optimizer.param_groups
+        ]
+        for name in loop.learners
+    }  # fmt: skip
+    weights = sum(p.numel() * p.element_size() for learner in loop.learners.values() for p in learner.parameters())
+    states = sum(
+        value.numel() * value.element_size()
+        for found in loop.optimizers.values() for optimizer in found for state in optimizer.state.values()
+        for value in state.values() if isinstance(value, torch.Tensor)
+    )  # fmt: skip
+    teachers = sum(
+        p.numel() * p.element_size()
+        for t in stage.teachers.values()
+        for module in t.modules()
+        for p in module.parameters()
+    )
+    return {
+        "objective": str(next(iter(loop.learners.values())).objective), "stage": stage.describe(),
+        "stages": "1" if isinstance(plan, Stage) else "several: later ones depend on the results of earlier ones",
+        "shapes": loop.probed.shapes, "parameter_groups": groups,
+        "samples": {"labelled": int(known.sum()), "unlabelled": int((~known).sum()),
+                    **{name: len(part) for name, part in job.data.parts.items() if name != "train"}},
+        "steps": loop.total, "seconds_per_step": round(seconds, 6), "trainings": times,
+        "estimated_seconds": None if loop.total is None else round(seconds * loop.total * times, 1),
+        "estimated_bytes": {"teachers": teachers, "weights": weights, "gradients": weights, "optimizer": states,
+                            "activations": activations},
+    }  # fmt: skip
+
+
+def _steps(loop: Loop) -> tuple[float, int]:
+    """Seconds of a step (the faster of two after a first one), and bytes that are kept for backward."""
+    batches = loop.stage.source.iterate(0, loop.modules)
+    kept = 0
+
+    def count(tensor: torch.Tensor) -> torch.Tensor:
+        nonlocal kept
+        kept += tensor.numel() * tensor.element_size()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        loop.step(loop._next(batches))
+    times = []
+    for _ in range(2):
+        batch = next(batches)
+        begun = time.perf_counter()
+        loop.step(batch)
+        times.append(time.perf_counter() - begun)
+    return min(times), kept
