@@ -1,0 +1,354 @@
+"""The command line: thin, every command one call of the Python API."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from limbeck.errors import ArgumentError, Interrupted, LimbeckError
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False,
+    help="""Knowledge distillation: from a model that works to a small one that is nearly as good, with proof.
+
+Start with `limbeck demo`, then `limbeck distill teacher=... student=... data=...`.
+
+Exit codes: 0 done, 1 something in models, data or files must be mended, 2 wrong arguments, 3 a proof failed, 130 stopped.
+""",
+)  # fmt: skip
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Words = Annotated[list[str] | None, typer.Argument(help="key=value arguments, see above.", show_default=False)]
+Config = Annotated[Path | None, typer.Option("--config", "-c", help="A YAML file with the same arguments.")]
+
+
+def value(text: str) -> Any:
+    """A value of the command line: YAML, and 1e-3 as the number that everybody means."""
+    import yaml
+
+    if re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", text):
+        return float(text)
+    try:
+        return yaml.safe_load(text) if text else ""
+    except yaml.YAMLError:
+        return text
+
+
+def arguments(words: list[str] | None, config: Path | None = None) -> tuple[list[str], dict[str, Any]]:
+    """Plain words, and key=value arguments on top of those of a YAML file."""
+    plain: list[str] = []
+    found: dict[str, Any] = {}
+    if config is not None:
+        import yaml
+
+        if not config.exists():
+            raise ArgumentError(f"--config {str(config)!r}: there is no such file.")
+        loaded = yaml.safe_load(config.read_text())
+        if not isinstance(loaded, dict):
+            raise ArgumentError(f"--config {str(config)!r} must hold a mapping, key: value.")
+        found.update(loaded)
+        found.update(found.pop("arguments", None) or {})
+    for word in words or []:
+        match = re.fullmatch(r"([A-Za-z_]\w*)=(.*)", word, flags=re.DOTALL)
+        if match:
+            found[match[1]] = value(match[2])
+        else:
+            plain.append(word)
+    return plain, found
+
+
+def one(plain: list[str], what: str) -> str:
+    if len(plain) != 1:
+        raise ArgumentError(f"Expected one {what}, got {plain or 'none'}. Arguments are written key=value.")
+    return plain[0]
+
+
+def show(found: Any) -> None:
+    """Print plain values as JSON."""
+    print(json.dumps(found, indent=1, default=str))
+
+
+def call(function: Any, given: dict[str, Any], **fixed: Any) -> Any:
+    """Call with the user's arguments; one that the function does not know is an error with the nearest name."""
+    import inspect
+
+    from limbeck.errors import nearest
+
+    known = {
+        name for name, p in inspect.signature(function).parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY
+    } - set(fixed)
+    for name in given:
+        if name not in known:
+            raise ArgumentError(f"There is no argument {name!r} here.{nearest(name, known)}")
+    missing = [
+        name for name, p in inspect.signature(function).parameters.items()
+        if p.default is p.empty and p.kind is p.KEYWORD_ONLY and name not in given and name not in fixed
+    ]  # fmt: skip
+    if missing:
+        raise ArgumentError(f"Missing: {', '.join(f'{name}=' for name in missing)}.")
+    return function(**given, **fixed)
+
+
+@app.command()
+def demo(out: Annotated[Path, typer.Option(help="The run's folder; an earlier demo there is replaced.")] = Path("runs/demo"),
+         seeds: Annotated[int, typer.Option(help="How many seeds.")] = 5) -> None:  # fmt: skip
+    """The main job on real input in about a minute: handwritten digits, a good teacher, 100 labels, many unlabelled images."""
+    from limbeck.demo import demo as run_demo
+
+    run_demo(out, seeds=seeds)
+
+
+@app.command()
+def distill(words: Words = None, config: Config = None, json_: Json = False,
+            dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; train nothing.")] = False,
+            ) -> None:  # fmt: skip
+    """Train a small student from a teacher and data, measure both, write a report.
+
+    **limbeck distill [RECIPE] teacher=... student=... data=... out=runs/x**
+
+    - teacher: a saved-module folder, a Transformers folder or hub name, timm:NAME, a run folder, a signal store
+    - student: mlp:64, cnn:16, resnet:20, bag, shrink(depth=2,width=0.5), or a folder; without one, a small one that fits
+    - data: digits, breast_cancer, wine, a CSV/JSONL/Parquet file, an image folder, a `datasets` name
+    - about the data: label= text= features= labelled=100 valid=0.1 test=0.2 unlabelled=FILE augment=
+    - about the training: epochs= batch_size= learning_rate= precision=bf16 accumulate= clip= ema= patience= seed= ...
+    - about the run: out= seeds=5 baseline=alone (the same student without a teacher: doubles the time) export=onnx
+      resume=true overwrite=true track=tensorboard
+
+    Everything else is an argument of the recipe: `limbeck describe dist` shows them. Without a recipe: the task's default.
+    """
+    plain, given = arguments(words, config)
+    if "recipe" in given:
+        plain = [given.pop("recipe"), *plain]
+    if len(plain) > 1:
+        raise ArgumentError(f"Expected one recipe, got {plain}. Arguments are written key=value.")
+    for needed in ("data",):
+        if needed not in given:
+            raise ArgumentError(
+                f"Missing: {needed}=. For example: limbeck distill kd teacher=runs/teacher data=digits out=runs/x"
+            )
+    from limbeck.api import distill as run_distill
+
+    given.setdefault("dry_run", dry_run)
+    if given.get("baseline") and not given["dry_run"] and not json_:
+        print(
+            "baseline=alone trains the same student a second time, without a teacher: about twice the time.",
+            file=sys.stderr,
+        )
+    run = run_distill(plain[0] if plain else None, **given)
+    if isinstance(run, dict):
+        show(run) if json_ else _show_dry_run(run)
+    elif json_:
+        show({"verdict": run.verdict, "table": run.table, "out": run.path})
+    else:
+        run.show()
+        if run.path:
+            print(f"Report: {run.path / 'report.html'}")
+
+
+def _show_dry_run(found: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console, table = Console(), Table(title="Dry run: nothing was trained", show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    table.add_row("objective", found["objective"])
+    for name, shape in found["shapes"].items():
+        table.add_row(f"signal {name}", str(shape))
+    for name, groups in found["parameter_groups"].items():
+        for group in groups:
+            table.add_row(f"parameters of {name}", ", ".join(f"{key} {value}" for key, value in group.items()))
+    for name, count in found["samples"].items():
+        table.add_row(f"samples, {name}", f"{count:,}")
+    table.add_row(
+        "steps", f"{found['steps']} at {found['seconds_per_step'] * 1000:.1f} ms, {found['trainings']} training(s)"
+    )
+    table.add_row("time, estimated", f"{found['estimated_seconds']} s, without evaluation")
+    for name, size in found["estimated_bytes"].items():
+        table.add_row(f"memory, {name}", f"{size / 1e6:,.1f} MB")
+    console.print(table)
+
+
+@app.command()
+def describe(words: Words = None, json_: Json = False) -> None:
+    """Say what a recipe, a model, a run or a data set is.
+
+    **limbeck describe dist** its idea, paper, arguments and objective; **describe kd dkd** what differs between the two;
+    **describe teacher=PATH** the stages and modules that can be tapped; **describe data=digits** parts and counts;
+    **describe runs/x** how far a run came.
+    """
+    from limbeck.describe import describe_all
+
+    plain, given = arguments(words)
+    found = describe_all(plain, given)
+    show(found.plain) if json_ else found.show()
+
+
+@app.command()
+def store(words: Words = None, json_: Json = False) -> None:
+    """Run a teacher once over data and keep its signals, so that training needs no teacher in memory.
+
+    **limbeck store teacher=... data=... out=stores/x** with taps=[logits,layer3] top_k=64 dtype=float16 views=all
+    parts=[train] and the options of the data. Go on after an interruption with the same command. Then:
+    **limbeck distill kd teacher=stores/x data=...**
+    """
+    from limbeck.describe import store_teacher
+
+    _, given = arguments(words)
+    found = call(store_teacher, given)
+    show(found) if json_ else print(f"Stored {found['rows']:,} rows, {found['bytes'] / 1e6:.1f} MB, in {found['out']}")
+
+
+@app.command()
+def evaluate(words: Words = None, json_: Json = False) -> None:
+    """Measure a model on data: quality, calibration, agreement with a teacher, size, speed.
+
+    **limbeck evaluate runs/x data=... teacher=... part=test** (a run folder, a saved module, a Transformers folder)
+    """
+    from limbeck.describe import evaluate_model
+
+    plain, given = arguments(words)
+    found = call(evaluate_model, given, model=one(plain, "model"))
+    if json_:
+        show(found)
+        return
+    from rich.console import Console
+
+    from limbeck.report.text import table
+
+    Console().print(table(found))
+
+
+@app.command()
+def export(words: Words = None, json_: Json = False) -> None:
+    """Export the student of a run and compare it with torch on real inputs.
+
+    **limbeck export runs/x format=onnx** (or onnx-int8, safetensors; out=FILE; tolerance=1e-4). A larger difference is an
+    error.
+    """
+    from limbeck.describe import export_run
+
+    plain, given = arguments(words)
+    found = call(export_run, given, path=one(plain, "run folder"))
+    if json_:
+        show(found)
+    else:
+        print(f"{found['file']}: {found['bytes']:,} bytes, largest difference to torch {found['max_difference']:.2g}")
+
+
+@app.command()
+def report(words: Words = None, json_: Json = False) -> None:
+    """Show the table of a finished run again and rewrite its report.html (out=FILE: to another place)."""
+    from limbeck.describe import report_run
+
+    plain, given = arguments(words)
+    record, path = call(report_run, given, path=one(plain, "run folder"))
+    if json_:
+        from limbeck.report.text import table_rows
+
+        show({"verdict": record["verdict"], "table": table_rows(record), "report": path})
+        return
+    from rich.console import Console
+
+    from limbeck.report.text import table
+
+    Console().print(table(record))
+    print(f"{record['verdict']}\nReport: {path}")
+
+
+@app.command()
+def recipes(json_: Json = False,
+            have: Annotated[str | None, typer.Option(help="What you have: logits,features,labels,unlabelled.")] = None,
+            field: Annotated[str | None, typer.Option(help="Only this field, such as classifiers.")] = None,
+            ) -> None:  # fmt: skip
+    """List the recipes: field, paper, year, what each needs, and whether its proof stands.
+
+    **limbeck recipes --have logits,unlabelled** answers: what can I use with what I have.
+    """
+    from limbeck.errors import nearest
+    from limbeck.recipes.registry import FIELDS, NEEDS
+    from limbeck.recipes.registry import recipes as every
+
+    rows = [recipe.row() for recipe in every().values()]
+    if field is not None:
+        if field not in FIELDS:
+            raise ArgumentError(f"There is no field {field!r}.{nearest(field, FIELDS)}")
+        rows = [row for row in rows if row["field"] == field]
+    if have is not None:
+        given = {word.strip() for word in have.split(",") if word.strip()}
+        for word in given - set(NEEDS):
+            raise ArgumentError(f"--have {word!r}: {nearest(word, NEEDS).strip()}")
+        given |= {"logits"} if "features" in given else set()
+        rows = [row for row in rows if set(row["needs"]) <= given]
+    if json_:
+        show(rows)
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{len(rows)} recipes")
+    for name in ("name", "field", "year", "needs", "verdict", "what it does"):
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(
+            row["name"], row["field"], str(row["year"]), ", ".join(row["needs"]), row["verdict"], row["summary"]
+        )
+    Console().print(table)
+
+
+@app.command()
+def prove(name: Annotated[str | None, typer.Argument(help="The proof, such as kd; without one, the list.")] = None,
+          all_: Annotated[bool, typer.Option("--all", help="Run every proof.")] = False,
+          json_: Json = False) -> None:  # fmt: skip
+    """Run the experiment that shows that a recipe does what it claims, and record what came out.
+
+    Writes proofs/results/NAME.json: the claim, numbers for each seed, verdict, versions, machine, seconds. A proof that
+    fails is recorded as failed, and the exit code is 3.
+    """
+    from limbeck.proving import proofs, run_proof
+
+    known = proofs()
+    if name is None and not all_:
+        rows = [{"name": proof.name, "claim": proof.claim, "verdict": proof.verdict} for proof in known.values()]
+        show(rows) if json_ else print("\n".join(f"{row['name']:24} {row['verdict']:9} {row['claim']}" for row in rows))
+        return
+    records = [run_proof(each) for each in ([name] if name else known)]
+    if json_:
+        show(records)
+    else:
+        for record in records:
+            print(f"{record['name']}: {record['verdict']}. {record['claim']}\n  {record['finding']}")
+    if any(record["verdict"] == "failed" for record in records):
+        raise typer.Exit(3)
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+) -> None:
+    if version:
+        from limbeck import __version__
+
+        print(__version__)
+        raise typer.Exit()
+
+
+def main() -> None:
+    """The entry point: a LimbeckError becomes one clear line and an exit code."""
+    try:
+        app()
+    except LimbeckError as error:
+        print(f"limbeck: {error}", file=sys.stderr)
+        sys.exit(130 if isinstance(error, Interrupted) else 2 if isinstance(error, ArgumentError) else 1)
+    except KeyboardInterrupt:
+        print("limbeck: stopped.", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

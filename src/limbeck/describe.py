@@ -1,0 +1,249 @@
+"""Behind the commands: describe recipes, models, runs and data; store, evaluate, export and report by their paths."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from limbeck.api import DATA_OPTIONS
+from limbeck.errors import ArgumentError, RunError, nearest
+from limbeck.recipes.registry import Recipe, find, recipes
+from limbeck.run import Record, Run, load_record
+
+
+@dataclass
+class Description:
+    """Plain values, and the lines that a person reads."""
+
+    plain: dict[str, Any]
+    lines: list[str] = field(default_factory=list)
+
+    def show(self) -> None:
+        print("\n".join(self.lines))
+
+
+def describe_all(words: Sequence[str], given: dict[str, Any]) -> Description:
+    """What the words or arguments name: recipes, a run or model folder, `teacher=`/`student=`, or `data=`."""
+    if len(words) > 2:
+        raise ArgumentError(f"Expected one thing to describe, or two recipes to compare, got {list(words)}.")
+    if words and Path(words[0]).exists() and len(words) == 1:
+        path = Path(words[0])
+        return describe_run(path) if (path / "run.json").exists() else describe_model(path)
+    if words:
+        found = [find(word) for word in words]
+        return describe_recipe(found[0], given) if len(found) == 1 else describe_difference(found[0], found[1])
+    for key in ("teacher", "student", "model"):
+        if key in given:
+            return describe_model(given[key])
+    if "data" in given:
+        return describe_data(given)
+    raise ArgumentError(
+        "Say what to describe: a recipe (limbeck describe dist), a folder, teacher=, or data=."
+        + nearest("kd", recipes())
+    )
+
+
+def describe_recipe(recipe: Recipe, arguments: dict[str, Any] | None = None) -> Description:
+    """A recipe's idea, paper, arguments with their types and defaults, and the plan it gives on a toy."""
+    from limbeck.recipes.registry import check_arguments
+    from limbeck.recipes.toy import toy_job
+    from limbeck.training.stage import Stage
+
+    plan = recipe(toy_job(recipe), **check_arguments(recipe, arguments or {}))
+    first = plan if isinstance(plan, Stage) else next(iter(plan))
+    rows = {
+        name: {"type": getattr(p.annotation, "__name__", str(p.annotation)), "default": p.default}
+        for name, p in recipe.parameters.items()
+    }
+    plain = {**recipe.row(), "doc": recipe.doc, "arguments": rows, "plan": first.describe(),
+             "stages": 1 if isinstance(plan, Stage) else None}  # fmt: skip
+    lines = [f"{recipe.name}  ({recipe.paper}, {recipe.year}; {recipe.field})", "", recipe.doc, "", "arguments:"]
+    lines += [f"  {name}: {row['type']} = {row['default']!r}" for name, row in rows.items()] or ["  none"]
+    lines += ["", f"needs: {', '.join(recipe.needs)}    proof: {plain['verdict']}", "objectives:"]
+    lines += [f"  {name}: {text}" for name, text in first.describe()["objectives"].items()]
+    if not isinstance(plan, Stage):
+        lines.append("more stages follow; they depend on the results of earlier ones.")
+    return Description(plain, lines)
+
+
+def describe_difference(first: Recipe, second: Recipe) -> Description:
+    """The lines in which two recipes differ."""
+    import difflib
+
+    one, two = describe_recipe(first), describe_recipe(second)
+    lines = list(difflib.unified_diff(one.lines, two.lines, first.name, second.name, lineterm="", n=0))
+    return Description({"first": one.plain, "second": two.plain, "difference": lines}, lines or ["no difference"])
+
+
+def describe_model(spec: Any) -> Description:
+    """A model's stages and the modules that can be tapped."""
+    from limbeck.evaluation.cost import parameters
+    from limbeck.signals.stages import stages
+    from limbeck.signals.taps import module_names
+    from limbeck.teachers.load import load_model
+
+    model = load_model(str(spec), role="teacher")
+    if not isinstance(model, nn.Module):
+        return Description(
+            {"kind": type(model).__name__}, [f"{spec}: a {type(model).__name__}; it has no modules to tap."]
+        )
+    modules = {name: type(child).__name__ for name, child in module_names(model).items() if name}
+    found = stages(model)
+    plain = {"kind": type(model).__name__, "parameters": parameters(model), "stages": found, "modules": modules}
+    lines = [
+        f"{spec}: {type(model).__name__}, {parameters(model):,} parameters",
+        f"stages: {', '.join(found)}",
+        "modules:",
+    ]
+    return Description(plain, lines + [f"  {name:48} {kind}" for name, kind in modules.items()])
+
+
+def describe_run(path: Path) -> Description:
+    """How far a run came, and what it was asked for."""
+    import yaml
+
+    state = json.loads((path / "run.json").read_text())
+    config = yaml.safe_load((path / "config.yaml").read_text())
+    plain = {"path": str(path), **state, "config": config}
+    lines = [f"{path}: {state['status']}"] + ([state["error"]] if state.get("error") else [])
+    lines += [f"  {key}: {value}" for key, value in config.items()]
+    if (path / "report.json").exists():
+        plain["verdict"] = load_record(path)["verdict"]
+        lines.append(plain["verdict"])
+    return Description(plain, lines)
+
+
+def describe_data(given: dict[str, Any]) -> Description:
+    """Parts, counts, classes and how they were split."""
+    from limbeck.data import load_data
+
+    options = dict(given)
+    data = load_data(options.pop("data"), seed=options.pop("seed", 0), **_data_options(options))
+    from limbeck.evaluation.record import describe_data as describe
+
+    plain = describe(data, next(name for name in ("test", "valid", "train") if name in data.parts))
+    return Description(plain, [f"{key}: {value}" for key, value in plain.items()])
+
+
+def _data_options(options: dict[str, Any]) -> dict[str, Any]:
+    for key in options:
+        if key not in DATA_OPTIONS:
+            raise ArgumentError(f"There is no option {key!r} of the data.{nearest(key, [*DATA_OPTIONS, 'seed'])}")
+    return options
+
+
+def store_teacher(*, teacher: Any, data: Any, out: str | Path, taps: Sequence[str] | str = ("logits",),
+                  top_k: int | None = None, dtype: str = "float16", parts: Sequence[str] | str = ("train",),
+                  views: str = "none", seed: int = 0, task: str | None = None, label: str | None = None,
+                  text: str | None = None, features: Any = None, target: str | None = None, labelled: Any = None,
+                  valid: Any = 0.1, test: Any = 0.2, unlabelled: Any = None, augment: Any = None,
+                  image_size: int | None = None) -> Record:  # fmt: skip
+    """Run a teacher once over data and keep its signals in `out`. See `limbeck.signals.store.store_signals`."""
+    from limbeck.data import load_data
+    from limbeck.evaluation.cost import bytes_on_disk
+    from limbeck.signals.store import store_signals
+    from limbeck.tasks import resolve
+    from limbeck.teachers.base import as_teacher
+    from limbeck.teachers.load import load_model
+
+    options = {"label": label, "text": text, "features": features, "target": target, "labelled": labelled, "valid": valid,
+               "test": test, "unlabelled": unlabelled, "augment": augment, "image_size": image_size}  # fmt: skip
+    loaded = load_data(data, seed=seed, **options)
+    the_task = resolve(task, loaded)
+    model = as_teacher(load_model(teacher, data=loaded, task=the_task, role="teacher"))
+    found = store_signals(
+        model, loaded, Path(out), task=the_task, taps=[taps] if isinstance(taps, str) else list(taps), top_k=top_k,
+        dtype=dtype, parts=[parts] if isinstance(parts, str) else list(parts), views=views,
+    )  # fmt: skip
+    return {"out": str(out), "rows": found.rows, "bytes": bytes_on_disk(out), "taps": list(found.taps)}
+
+
+def evaluate_model(*, model: Any, data: Any = None, teacher: Any = None, part: str = "test", task: str | None = None,
+                   seed: int = 0, label: str | None = None, text: str | None = None, features: Any = None,
+                   target: str | None = None, valid: Any = 0.1, test: Any = 0.2, image_size: int | None = None) -> Record:  # fmt: skip
+    """Measure a model, and a teacher beside it. A run folder brings its own data when none are given."""
+    from limbeck.data import load_data
+    from limbeck.evaluation.record import describe_data, model_record
+    from limbeck.machine import describe
+    from limbeck.tasks import resolve
+    from limbeck.teachers.base import as_teacher
+    from limbeck.teachers.load import load_model
+    from limbeck.training.job import Job
+
+    options: dict[str, Any] = {"label": label, "text": text, "features": features, "target": target, "valid": valid,
+                               "test": test, "image_size": image_size}  # fmt: skip
+    if data is None:
+        config = run_config(model)
+        data, seed = config["data"], config.get("seed", 0)
+        options = {key: config[key] for key in DATA_OPTIONS if key in config}
+    loaded = load_data(data, seed=seed, **options)
+    the_task = resolve(task, loaded)
+    module = load_model(model, data=loaded, task=the_task, role="student")
+    job = Job(the_task, loaded, module if isinstance(module, nn.Module) else nn.Identity())
+    models, theirs, confusion = [], None, None
+    if teacher is not None:
+        other = load_model(teacher, data=loaded, task=the_task, role="teacher")
+        other = other if isinstance(other, nn.Module) else as_teacher(other)
+        record, theirs, _ = model_record("teacher", "teacher", [other], job, part, None, True)
+        models.append(record)
+    record, _, confusion = model_record("student", "student", [module], job, part, theirs, True)
+    models.append(record)
+    return {"title": f"{model} on {loaded.name}", "models": models, "confusion": confusion, "machine": describe(),
+            "data": describe_data(loaded, part), "task": the_task.name}  # fmt: skip
+
+
+def run_config(path: str | Path) -> dict[str, Any]:
+    """What a run was asked for."""
+    import yaml
+
+    file = Path(path) / "config.yaml"
+    if not file.exists():
+        raise RunError(f"{str(path)!r} is no run folder (no config.yaml): give data=.")
+    return yaml.safe_load(file.read_text())
+
+
+def open_run(path: str | Path) -> Run:
+    """A finished run from its folder, with its data and student loaded again."""
+    from limbeck.data import load_data
+    from limbeck.students.save import load_module
+    from limbeck.tasks import resolve
+    from limbeck.training.folder import RunFolder
+
+    record, config = load_record(path), run_config(path)
+    if str(config["data"]).startswith("<"):
+        raise RunError(
+            f"The run in {str(path)!r} was given data as a Python object; export it from Python: run.export(...)."
+        )
+    data = load_data(config["data"], seed=config.get("seed", 0), **{k: config[k] for k in DATA_OPTIONS if k in config})
+    return Run(load_module(Path(path) / "student"), record, task=resolve(record["task"], data), data=data,
+               folder=RunFolder(path))  # fmt: skip
+
+
+def export_run(
+    *, path: str | Path, format: str | None = None, out: str | None = None, tolerance: float = 1e-4
+) -> Record:
+    """Export the student of a finished run."""
+    names = {
+        None: "student.onnx",
+        "onnx": "student.onnx",
+        "onnx-int8": "student.int8.onnx",
+        "safetensors": "student.safetensors",
+    }
+    if format not in names:
+        raise ArgumentError(f"format={format!r}.{nearest(str(format), [name for name in names if name])}")
+    run = open_run(path)
+    target = Path(out) if out else Path(path) / names[format]
+    return run.export(target.resolve() if out else target, format=format, tolerance=tolerance)
+
+
+def report_run(*, path: str | Path, out: str | None = None) -> tuple[Record, Path]:
+    """Write the report of a finished run again."""
+    from limbeck.report.build import render
+
+    record = load_record(path)
+    return record, render(record, Path(out) if out else Path(path) / "report.html")

@@ -1,0 +1,46 @@
+"""A toy job on which every recipe can be tried in a second: for `describe` and for the contract tests."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from limbeck.recipes.registry import Recipe
+    from limbeck.training.job import Job
+
+
+def toy_job(recipe: Recipe | None = None, **settings: Any) -> Job:
+    """Small images of four classes (or tables with values), a wider teacher, a small student, some samples unlabelled."""
+    import torch
+    from torch import nn
+
+    from limbeck.data.base import Data, TensorPart
+    from limbeck.students.build import cnn, mlp
+    from limbeck.students.declare import seeded
+    from limbeck.tasks import resolve
+    from limbeck.teachers.base import ModuleTeacher
+    from limbeck.training.job import Job
+    from limbeck.training.settings import Settings
+
+    task = resolve(recipe.tasks[0] if recipe else "classification")
+    generator = torch.Generator().manual_seed(0)
+    student: nn.Module
+    if task.name == "regression":
+        inputs = torch.randn(48, 6, generator=generator)
+        labels = inputs @ torch.randn(6, generator=generator)
+        with seeded(0):
+            teacher, student = mlp(6, 1, hidden=(16, 16)), mlp(6, 1, hidden=(8, 8))
+    else:
+        inputs = torch.rand(48, 1, 8, 8, generator=generator)
+        labels = torch.randint(4, (48,), generator=generator)
+        with seeded(0):
+            teacher, student = cnn(1, 4, width=8, depth=2, size=8), cnn(1, 4, width=4, depth=2, size=8)
+    train = labels.clone()
+    train[30:40] = float("nan") if labels.is_floating_point() else -100
+    data = Data(
+        "toy", "table" if task.name == "regression" else "image",
+        {"train": TensorPart("train", inputs[:40], train[:40]), "valid": TensorPart("valid", inputs[40:], labels[40:])},
+        target="values" if task.name == "regression" else "classes", classes=list("abcd"),
+    )  # fmt: skip
+    given = Settings(**{"steps": 4, "batch_size": 16, **settings})
+    return Job(task, data, student, ModuleTeacher(teacher), given)
