@@ -165,7 +165,8 @@ def store_teacher(*, teacher: Any, data: Any, out: str | Path, taps: Sequence[st
 
 def evaluate_model(*, model: Any, data: Any = None, teacher: Any = None, part: str = "test", task: str | None = None,
                    seed: int = 0, label: str | None = None, text: str | None = None, features: Any = None,
-                   target: str | None = None, valid: Any = 0.1, test: Any = 0.2, image_size: int | None = None) -> Record:  # fmt: skip
+                   target: str | None = None, valid: Any = 0.1, test: Any = 0.2,
+                   image_size: int | None = None) -> Record:  # fmt: skip
     """Measure a model, and a teacher beside it. A run folder brings its own data when none are given."""
     from limbeck.data import load_data
     from limbeck.evaluation.record import describe_data, model_record
