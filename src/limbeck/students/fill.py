@@ -1,0 +1,87 @@
+"""What a student's spec leaves open and the data know: outputs, inputs, channels, image size, tokenizer."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from limbeck.errors import ArgumentError, ModelError
+
+if TYPE_CHECKING:
+    from limbeck.data.base import Data
+    from limbeck.tasks.base import Task
+
+READS_TEXTS = ("bag", "encoder")
+
+
+def example_of(data: Data | None) -> Tensor | None:
+    """The inputs of one sample, [1, ...], where they are one tensor."""
+    sample = None if data is None else data.train.gather(torch.tensor([0]))
+    return sample if isinstance(sample, Tensor) else None
+
+
+def complete(name: str, function: Callable[..., nn.Module], given: dict[str, Any], data: Data | None,
+             task: Task | None, teacher: nn.Module | None) -> dict[str, Any]:  # fmt: skip
+    """The arguments of a builder: those given, and those that the data and the teacher know.
+
+    Raises ArgumentError where one is open and there are no data, ModelError where builder and data do not fit.
+    """
+    parameters = inspect.signature(function).parameters
+    missing = [key for key in parameters if key not in given]
+    required = [key for key in missing if parameters[key].default is inspect.Parameter.empty]
+    found = dict(given)
+    if "tokenizer" in required:
+        found["tokenizer"] = getattr(teacher, "tokenizer", None)
+        if found["tokenizer"] is None:
+            raise ModelError(
+                f"The student {name!r} takes its tokenizer from the teacher, and the teacher has none. "
+                "Use 'bag', which needs none, or text_encoder(outputs, tokenizer) in Python."
+            )
+        required.remove("tokenizer")
+    if data is None:
+        if required:
+            raise ArgumentError(f"The student {name!r} needs {', '.join(required)}, or data to take them from.")
+        return found
+    _fits(name, data)
+    if "outputs" in required:
+        found["outputs"] = outputs_of(data, task)
+    example = example_of(data)
+    if example is None:
+        if {"inputs", "channels"} & set(missing):
+            raise ModelError(f"The inputs of {data.name!r} are not one tensor: give a module of your own as student.")
+        return found
+    if "inputs" in missing:
+        found["inputs"] = example[0].numel()
+    if "channels" in missing:
+        if example.ndim != 4:
+            raise ModelError(
+                f"The student {name!r} takes images [channels, height, width]; the samples of {data.name!r} have shape "
+                f"{list(example.shape[1:])}. Use 'mlp:64'."
+            )
+        found["channels"] = example.shape[1]
+    if "size" in missing and example.ndim == 4:
+        found["size"] = min(example.shape[2:])
+    return found
+
+
+def _fits(name: str, data: Data) -> None:
+    if data.kind == "text" and name not in READS_TEXTS:
+        raise ModelError(f"The student {name!r} does not read texts, and {data.name!r} has them. Use 'bag'.")
+    if data.kind != "text" and name in READS_TEXTS:
+        raise ModelError(f"The student {name!r} reads texts, and {data.name!r} is {data.kind} data. Use 'mlp:64'.")
+
+
+def outputs_of(data: Data, task: Task | None = None) -> int:
+    """How many outputs a model of these data has: classes, or values for each sample."""
+    width = getattr(task, "width", None)
+    if width is not None:
+        return width(data)
+    if data.target == "classes" and data.classes:
+        return len(data.classes)
+    if data.target == "values" and data.train.labels is not None:
+        return 1 if data.train.labels.ndim == 1 else data.train.labels.shape[1]
+    raise ArgumentError(f"The data {data.name!r} do not say how many outputs a student has: write outputs=... in it.")

@@ -1,0 +1,53 @@
+"""A smaller student cut from its teacher: fewer layers, narrower ones, fewer attention heads, weights copied.
+
+    student = shrink(teacher, depth=2, width=0.5, heads=2)     # counts, or fractions of the teacher's
+    student.limbeck_shrink                                     # what was kept, in words and numbers
+
+The result is an ordinary module; `save_model` and `load_module` keep its shapes beside its weights.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from limbeck.errors import ArgumentError, ModelError
+from limbeck.students.chain import leaves, shrink_chain
+from limbeck.students.encoder import shrink_encoder
+from limbeck.students.pretrained import is_pretrained
+from limbeck.students.prune import prune_channels
+
+
+def shrink(teacher: nn.Module, depth: int | float | None = None, width: int | float | None = None,
+           heads: int | float | None = None, *, example: Tensor | None = None) -> nn.Module:  # fmt: skip
+    """A smaller copy of a teacher; the teacher is not changed.
+
+    - Transformers encoders: `depth` layers, evenly spread, first and last among them (6 of 12: 0 2 4 7 9 11, as in
+      DistilBERT, 2019); `width` feed-forward neurons and `heads` heads a layer, those with the largest weights.
+    - Sequential networks: `depth` hidden blocks, `width` units or channels in each (a count is an upper bound).
+    - Other convolutional nets: `width`, a fraction, through torch-pruning; `example` is one image, [1, channels, ...].
+
+    A whole number is a count, a fraction up to 1.0 a share of the teacher's.
+    Raises ModelError where the teacher is built otherwise, ArgumentError for sizes that cannot be.
+    """
+    if depth is None and width is None and heads is None:
+        raise ArgumentError("shrink: nothing to cut. Give depth, width or heads, such as shrink(depth=2, width=0.5).")
+    if is_pretrained(teacher):
+        return shrink_encoder(teacher, depth, width, heads)
+    if heads is not None:
+        raise ModelError(f"heads={heads}: only Transformers encoders have heads to cut, not {type(teacher).__name__}.")
+    if leaves(teacher) is not None:
+        assert isinstance(teacher, nn.Sequential)
+        return shrink_chain(teacher, depth, width)
+    convolutions = sum(isinstance(layer, nn.Conv2d) for layer in teacher.modules())
+    linear = sum(isinstance(layer, nn.Linear) for layer in teacher.modules())
+    if convolutions < 2 or linear > convolutions:
+        raise ModelError(
+            f"{type(teacher).__name__} cannot be shrunk. What can: Transformers encoders, nn.Sequential networks of "
+            "torch.nn layers, convolutional nets. Build a smaller student instead, such as 'mlp:64' or 'resnet:20'."
+        )
+    if depth is not None or width is None:
+        raise ModelError(
+            f"{type(teacher).__name__} is not a plain chain: its width can be cut, its depth cannot. Give width=0.5, "
+            "or build a shallower student, such as 'resnet:20'."
+        )
+    return prune_channels(teacher, width, example)
