@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,11 +21,13 @@ Record = dict[str, Any]
 
 
 def spread(values: Sequence[float]) -> Record:
-    """Mean and standard deviation (n - 1; 0 for one value) over seeds, with the values."""
-    return {
-        "mean": statistics.fmean(values), "std": statistics.stdev(values) if len(values) > 1 else 0.0,
-        "values": list(values),
-    }  # fmt: skip
+    """Mean and standard deviation (n - 1; 0 for one value) over seeds, with the values.
+
+    The deviation is NaN where a value is not finite: an infinite nll, the r2 of one sample.
+    """
+    finite = all(map(math.isfinite, values))  # statistics.stdev fails on others
+    deviation = 0.0 if len(values) < 2 else statistics.stdev(values) if finite else math.nan
+    return {"mean": statistics.fmean(values), "std": deviation, "values": list(values)}
 
 
 def model_record(name: str, role: str, models: Sequence[Any], job: Job, part: str, teacher: Tensor | None,
