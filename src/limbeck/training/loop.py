@@ -71,7 +71,6 @@ class Loop:
             mover.follow(self.modules)
         self.probed = probe(stage, self.modules, self.device)
         self.reading = self.probed.reading
-        # read ahead: the probe's batch is step 0's, and a source that draws from models is asked for it once
         self.averaged = Average(stage.keep, settings.ema) if settings.ema else None
         if self.averaged:
             self.averaged.follow(self.modules)
@@ -149,10 +148,10 @@ class Loop:
         self._tell("begin")
         self._saved_at = time.monotonic()
         with self._interruptible():
-            batches = self.stage.source.iterate(self.number, self.modules)
+            batches = self.batches()
             done = self.progress >= 1
             while not done:
-                self.step(self._next(batches))
+                self.step(next(batches))
                 done = self.progress >= 1
                 if self.number % self.evaluate_every == 0 or done:
                     done = self.evaluate() or done
@@ -164,14 +163,13 @@ class Loop:
             self.modules[self.stage.keep], self.modules, self.last_scores, self.number, time.perf_counter() - begun
         )
 
-    def _next(self, batches: Iterator[list[Batch]]) -> list[Batch]:
-        if self.number == 0 and self.probed.batches is not None:
-            # a source that draws has drawn step 0 already; one that indexes must still move on
-            first, self.probed.batches = self.probed.batches, None
-            if self.stage.source.steps_per_epoch is not None or not hasattr(self.stage.source, "draw"):
-                next(batches)
-            return first
-        return next(batches)
+    def batches(self) -> Iterator[list[Batch]]:
+        """The steps still to do. The probe's batch is that of step 0, so that a source is asked for it once."""
+        first, self.probed.batches = self.probed.batches, None
+        if self.number == 0 and first is not None:
+            yield first
+            yield from self.stage.source.iterate(1, self.modules)
+        yield from self.stage.source.iterate(self.number, self.modules)
 
     def step(self, batches: list[Batch]) -> None:
         """One optimizer step of every learner whose turn it is."""

@@ -66,7 +66,7 @@ def rehearse(plan: Plan, job: Job, times: int = 1) -> dict[str, Any]:
 
 def _steps(loop: Loop) -> tuple[float, int]:
     """Seconds of a step (the faster of two after a first one), and bytes that are kept for backward."""
-    batches = loop.stage.source.iterate(0, loop.modules)
+    batches = loop.batches()
     kept = 0
 
     def count(tensor: torch.Tensor) -> torch.Tensor:
@@ -75,7 +75,7 @@ def _steps(loop: Loop) -> tuple[float, int]:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        loop.step(loop._next(batches))
+        loop.step(next(batches))
     times = []
     for _ in range(2):
         batch = next(batches)
