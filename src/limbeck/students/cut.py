@@ -147,12 +147,8 @@ def sized(size: int | float | None, full: int, name: str) -> int:
     """How many of `full` stay: a whole number is a count, a fraction up to 1.0 a share. At least one stays."""
     if size is None:
         return full
-    if (
-        isinstance(size, bool)
-        or not isinstance(size, int | float)
-        or size <= 0
-        or (isinstance(size, float) and size > 1)
-    ):
+    whole = isinstance(size, int) and not isinstance(size, bool) and size > 0
+    if not whole and not (isinstance(size, float) and 0 < size <= 1):
         raise ArgumentError(f"{name}={size!r}: expected a count (2) or a fraction above 0 and up to 1.0 (0.5).")
     if isinstance(size, float):
         return max(1, round(size * full))
