@@ -65,12 +65,13 @@ class Objective(nn.Module):
 
     def prepare(self, step: Step, seed: int = 0) -> None:
         """Make the learnable parts from the shapes of a step's signals."""
-        for number, term in enumerate(self.terms):
-            term.make(step, seed + number)
+        for number, (weight, term) in enumerate(self.weighted()):
+            if not weight.is_zero:
+                term.make(step, seed + number)
 
     def named_parameters(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Parameter]]:
-        for term in self.terms:
-            if not term.is_built:
+        for weight, term in self.weighted():
+            if not weight.is_zero and not term.is_built:
                 raise SignalError(
                     f"{term.name!r} has a projector that does not exist yet, so that its parameters would be missed. "
                     "Call objective.build(student_out, teacher_out, batch) with one batch first."

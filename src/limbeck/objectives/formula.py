@@ -88,7 +88,7 @@ class Formula(Term):
         self.projector = projector(
             self.projection, tuple(student.shape), tuple(teacher.shape), seed, **self.projection_options
         )
-        self.projector.to(student.device)
+        self.projector.to(student.device, upcast(student).dtype)
 
     def is_lazy(self, step: Step) -> bool:
         return self.student_ref is not None and hasattr(step.signal(self.student_ref), "whole")

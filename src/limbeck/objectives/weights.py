@@ -20,6 +20,8 @@ class Weight(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} has no value")
 
     def __mul__(self, other: float | Weight) -> Weight:
+        if not isinstance(other, Weight | int | float):
+            return NotImplemented  # an objective, which knows how to be weighed
         other = as_weight(other)
         if isinstance(self, Constant) and isinstance(other, Constant):
             return Constant(self.value * other.value)

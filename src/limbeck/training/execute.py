@@ -30,6 +30,8 @@ class Runner:
         self.accelerator, self.folder, self.resume, self.watchers = accelerator, folder, resume, watchers
         self.checkpoint_seconds = checkpoint_seconds
         self.metrics = Metrics(folder / "metrics.jsonl" if folder else None)
+        if resume:
+            self.metrics.load()
         self.index = 0
         self.results: list[Result] = []
         self.stages: list[Stage] = []
@@ -94,5 +96,4 @@ class Runner:
             prefix = f"learner.{name}."
             learner.load_state_dict({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
             learner.eval()
-        self.metrics.resume(self.index + 1, 0)
         return Result(loop.modules[loop.stage.keep], loop.modules, record["scores"], record["steps"], record["seconds"])

@@ -19,24 +19,30 @@ class Metrics:
         self.records: list[Record] = []
         self._file: Any = None
 
-    def resume(self, stage: int, step: int) -> None:
-        """Keep what was logged before `step` of `stage`, drop the rest (and a line cut short by a kill)."""
-        self.close()
+    def load(self) -> None:
+        """Read what was logged before; a line cut short by a kill, and what follows it, is left out."""
         self.records = []
         if self.path is None or not self.path.exists():
             return
         for line in self.path.read_text().splitlines():
             try:
-                record = json.loads(line)
+                self.records.append(json.loads(line))
             except json.JSONDecodeError:
                 break
-            if (record["stage"], record["step"]) < (stage, step) or (
-                "scores" in record and (record["stage"], record["step"]) <= (stage, step)
-            ):
-                self.records.append(record)
-        aside = self.path.with_suffix(".tmp")
-        aside.write_text("".join(json.dumps(record) + "\n" for record in self.records))
-        aside.replace(self.path)
+
+    def resume(self, stage: int, step: int) -> None:
+        """Keep what was logged of earlier stages and of this one before `step`; drop the rest."""
+        self.close()
+        self.load()
+        place = (stage, step)
+        self.records = [
+            record for record in self.records
+            if (record["stage"], record["step"]) < place or ("scores" in record and (record["stage"], record["step"]) == place)
+        ]  # fmt: skip
+        if self.path is not None and self.path.exists():
+            aside = self.path.with_suffix(".tmp")
+            aside.write_text("".join(json.dumps(record) + "\n" for record in self.records))
+            aside.replace(self.path)
 
     def add(self, *records: Record) -> None:
         self.records += records
