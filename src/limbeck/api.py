@@ -102,7 +102,7 @@ def distill(recipe: Any = None, *, teacher: Any = None, student: Any = None, dat
         record["verdict"] = verdict(record)
         run.save()
         for format in [export] if isinstance(export, str) else export:
-            run.export(None if format == "onnx" else f"student.{format}", format=format)
+            run.export(format=format)
     except BaseException as error:
         if folder is not None:
             how = {Interrupted: "interrupted", KeyboardInterrupt: "interrupted", DivergedError: "diverged"}

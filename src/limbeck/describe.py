@@ -229,17 +229,8 @@ def export_run(
     *, path: str | Path, format: str | None = None, out: str | None = None, tolerance: float = 1e-4
 ) -> Record:
     """Export the student of a finished run."""
-    names = {
-        None: "student.onnx",
-        "onnx": "student.onnx",
-        "onnx-int8": "student.int8.onnx",
-        "safetensors": "student.safetensors",
-    }
-    if format not in names:
-        raise ArgumentError(f"format={format!r}.{nearest(str(format), [name for name in names if name])}")
     run = open_run(path)
-    target = Path(out) if out else Path(path) / names[format]
-    return run.export(target.resolve() if out else target, format=format, tolerance=tolerance)
+    return run.export(None if out is None else Path(out).resolve(), format=format, tolerance=tolerance)
 
 
 def report_run(*, path: str | Path, out: str | None = None) -> tuple[Record, Path]:

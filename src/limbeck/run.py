@@ -14,6 +14,7 @@ from limbeck.tasks.base import Task
 from limbeck.training.folder import RunFolder
 
 Record = dict[str, Any]
+EXPORTS = {"onnx": "student.onnx", "onnx-int8": "student.int8.onnx", "safetensors": "student"}
 
 
 class Run:
@@ -73,7 +74,8 @@ class Run:
         if path is None:
             if self.folder is None:
                 raise RunError("This run has no folder: say where to, as in run.export('student.onnx').")
-            path = self.folder.path / "student.onnx"
+            format = format or "onnx"
+            path = self.folder.path / EXPORTS.get(format, "student.onnx")
         elif self.folder is not None and Path(path).parent == Path():
             path = self.folder.path / path
         found = export_model(self.student, Path(path), self.task, self.data, format=format, **options)

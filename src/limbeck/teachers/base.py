@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from limbeck.errors import ModelError, SignalError
+from limbeck.evaluation.modes import evaluating
 
 if TYPE_CHECKING:
     from limbeck.data.base import Batch
@@ -59,7 +60,8 @@ class ModuleTeacher(Teacher):
              replace: Mapping[str, Any] | None = None) -> dict[str, Any]:  # fmt: skip
         # eval: a teacher in train mode drifts through its batch-norm statistics, the most common silent error.
         # no_grad and not inference_mode: the student's backward must be able to save these tensors.
-        with _evaluating(self.module), torch.set_grad_enabled(replace is not None and torch.is_grad_enabled()):
+        through = replace is not None and torch.is_grad_enabled()
+        with evaluating(self.module), torch.set_grad_enabled(through):
             inputs = task.view(batch, self.module, self.role)
             return task.read(self.module, inputs, taps, stop=replace is None, replace=replace, clone=self.clone)
 
@@ -86,22 +88,6 @@ class CallableTeacher(Teacher):
     def identity(self) -> str:
         name = getattr(self.function, "__qualname__", type(self.function).__qualname__)
         return hashlib.sha256(f"{getattr(self.function, '__module__', '')}.{name}".encode()).hexdigest()
-
-
-class _evaluating:
-    """Eval mode for a while; only modules that were training are put back."""
-
-    def __init__(self, module: nn.Module):
-        self.module = module
-
-    def __enter__(self) -> None:
-        self.was = [child for child in self.module.modules() if child.training] if self.module.training else []
-        if self.was:
-            self.module.eval()
-
-    def __exit__(self, *_: object) -> None:
-        for child in self.was:
-            child.training = True
 
 
 def as_teacher(value: Any) -> Teacher:
