@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from limbeck._optional import need
 from limbeck.errors import ModelError, SignalError
 from limbeck.teachers.base import Teacher
 
@@ -109,6 +110,9 @@ class EstimatorTeacher(Teacher):
         inputs, name = batch.inputs, type(self.estimator).__name__
         if isinstance(inputs, Tensor):
             inputs = inputs.flatten(1).cpu().double().numpy()
+            names = getattr(self.estimator, "feature_names_in_", None)
+            if names is not None and len(names) == inputs.shape[1]:  # fitted on a table: give it one
+                inputs = need("pandas", "tables").DataFrame(inputs, columns=list(names))
         try:
             found = self.estimator.predict_proba(inputs) if self.classifies else self.estimator.predict(inputs)
         except (ValueError, TypeError, AttributeError) as error:
