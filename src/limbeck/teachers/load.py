@@ -100,7 +100,7 @@ def _near(name: str) -> str:
     folder = Path(name).parent
     here = [child.name for child in folder.iterdir()] if folder.is_dir() else []
     words = [] if "/" in name else [*SHORT, "shrink"]
-    hint = nearest(Path(name).name, [*here, *words])
+    hint = nearest(re.split(r"[:(]", Path(name).name)[0], [*here, *words])
     return hint if "Did you mean" in hint else ""
 
 
