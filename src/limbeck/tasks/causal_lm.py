@@ -1,0 +1,210 @@
+"""Causal language models: the next token of every position. Logits are lazy wherever the model's head allows it.
+
+Here: token ids given or tokenized from texts, lazy logits with a probe of the head, supervised loss, perplexity and token
+accuracy without whole logits. Not here yet: chat templates and packing, generation (on-policy data), teachers with
+another tokenizer, recipes and export.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
+from inspect import signature
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from limbeck.data.base import Batch, Data, Inputs, Part, TensorPart, TextPart
+from limbeck.errors import DataError, ModelError
+from limbeck.functional.core import UNLABELLED
+from limbeck.signals.blocks import Post
+from limbeck.signals.lazy import Lazy
+from limbeck.tasks.base import Task
+from limbeck.tasks.head import check_head, head_of
+
+if TYPE_CHECKING:
+    from limbeck.objectives import Objective
+
+class CausalLM(Task):
+    """A model of the next token. Signal "logits" [batch, tokens, vocabulary], a `Lazy` where the head allows it.
+
+    `logits[:, t]` belong to the token t + 1, and so do the labels of a `TokenPart` at `[:, t]`. `vocabulary` is the number
+    of tokens that the tokenizer knows: what a padded matrix has beyond it is left out of every comparison. `lazy=False`
+    takes the model's own, whole logits.
+    """
+
+    name = "causal_lm"
+    best = ("perplexity", "min")
+
+    def __init__(self, vocabulary: int | None = None, lazy: bool = True):
+        self.vocabulary, self.lazy = vocabulary, lazy
+        self._posts: weakref.WeakKeyDictionary[nn.Module, Post] = weakref.WeakKeyDictionary()
+
+    def view(self, batch: Batch, module: nn.Module | None, role: str) -> Inputs:
+        """Token ids [batch, tokens] (with a mask, where there is padding), tokenized for this role if they are texts."""
+        if isinstance(batch.inputs, list):
+            from limbeck.tasks.text import tokenize
+
+            if module is None:
+                raise ModelError(f"The {role} has no model to say how texts are tokenized.")
+            inputs = tokenize(module, batch.inputs)
+            if not inputs["attention_mask"][:, 0].all() and "position_ids" in signature(module.forward).parameters:
+                # padded on the left: a model with a table of positions would count the padding
+                inputs["position_ids"] = (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)
+            return inputs
+        return batch.inputs
+
+    def forward(self, module: nn.Module, inputs: Inputs) -> Any:
+        """A `Lazy` from the base model and the output matrix, or the model's own output."""
+        inputs = inputs if isinstance(inputs, dict) else {"input_ids": inputs}
+        head = head_of(module) if self.lazy else None
+        if head is None:
+            return module(**inputs)
+        if module not in self._posts:
+            self._posts[module] = check_head(module)
+        base, output = head
+        hidden = base(**inputs, use_cache=False).last_hidden_state
+        weight = output.weight  # read in every forward: it may be a computed tensor
+        return Lazy(hidden, weight, output.bias, self._posts[module], self._size(weight.shape[0]))
+
+    def signals(self, output: Any) -> dict[str, Any]:
+        if isinstance(output, Lazy):
+            return {"logits": output}
+        logits = getattr(output, "logits", output)
+        if not isinstance(logits, Tensor) or logits.ndim != 3:
+            seen = list(logits.shape) if isinstance(logits, Tensor) else type(output).__name__
+            raise ModelError(f"The model returned {seen}. Expected logits [batch, tokens, vocabulary], as causal LMs give.")
+        return {"logits": logits[..., : self._size(logits.shape[-1])]}
+
+    def _size(self, rows: int) -> int:
+        return rows if self.vocabulary is None else min(rows, self.vocabulary)
+
+    def supervised(self) -> Objective:
+        """Cross-entropy of the next token; positions labelled -100 are left out."""
+        from limbeck.objectives import cross_entropy
+
+        return cross_entropy()
+
+    def scores(self, outputs: Any, labels: Tensor, classes: Sequence[str] | None = None) -> dict[str, float]:
+        """`perplexity` (e to the mean nll), `token_accuracy` and `nll` (nats per token) over all labelled tokens.
+
+        `outputs` [n, tokens, vocabulary], lazy or whole; `labels` [n, tokens] of the next tokens, -100 left out.
+        Raises DataError when nothing is labelled or shapes do not meet.
+        """
+        return token_scores([(outputs, labels)])
+
+    def measure(self, module: nn.Module, part: Part, batch_size: int = 16) -> dict[str, float]:
+        """The scores of a model on a whole part, without whole logits. Labels are those of the part's batches."""
+        device = next(module.parameters()).device
+        was = [child for child in module.modules() if child.training]
+        module.eval()
+
+        def outputs() -> Iterator[tuple[Any, Tensor]]:
+            for start in range(0, len(part), batch_size):
+                batch = part.batch(torch.arange(start, min(start + batch_size, len(part)))).to(device)
+                if batch.labels is None:
+                    raise DataError(f"The part {part.name!r} has no labels. Make it with token_part(), which shifts them.")
+                yield self.signals(self.forward(module, self.view(batch, module, "student")))["logits"], batch.labels
+
+        try:
+            with torch.no_grad():
+                return token_scores(outputs())
+        finally:
+            for child in was:
+                child.training = True
+
+    def check(self, data: Data, models: dict[str, nn.Module]) -> None:
+        """Probe every head; raise where a label is no token of a model, or the data are texts whose tokens are not known."""
+        for part in data.parts.values():
+            if isinstance(part, TextPart):
+                raise DataError(
+                    f"The part {part.name!r} holds texts. Training compares tokens: make it with token_part(name, "
+                    "tokenizer(texts)['input_ids'])."
+                )
+        labels = [part.labels for part in data.parts.values() if part.labels is not None and part.labels.numel()]
+        most = max((int(some.max()) for some in labels), default=UNLABELLED)
+        for role, module in models.items():
+            found = head_of(module)
+            if found is None:
+                continue
+            if self.lazy:
+                try:
+                    self._posts[module] = check_head(module)
+                except ModelError as error:
+                    raise ModelError(f"The {role}: {error}") from error
+            size = self._size(found[1].weight.shape[0])
+            if most >= size:
+                raise DataError(
+                    f"The data {data.name!r} have the token {most}, and the {role} knows {size}. Tokenize the data with "
+                    f"the {role}'s own tokenizer."
+                )
+
+
+# the data
+class TokenPart(TensorPart):
+    """Rows of token ids, padded on the right. Labels [n, tokens] are the next tokens, -100 where none is to be predicted.
+
+    `batch.extra["mask"]` [batch, tokens] says which positions count, with or without a label.
+    """
+
+    def __init__(self, name: str, tokens: Tensor, mask: Tensor, counts: Tensor):
+        super().__init__(name, {"input_ids": tokens, "attention_mask": mask})
+        self.counts = counts
+        self.labels = tokens.roll(-1, 1).where(counts, UNLABELLED)
+
+    def batch(self, positions: Any, generator: torch.Generator | None = None, **options: Any) -> Batch:
+        batch = super().batch(positions, generator, **options)
+        batch.extra["mask"] = self.counts[torch.as_tensor(positions, dtype=torch.int64)]
+        return batch
+
+
+def token_part(name: str, rows: Sequence[Sequence[int]], *, predict: Sequence[Sequence[bool]] | None = None,
+               length: int | None = None, padding: int = 0) -> TokenPart:  # fmt: skip
+    """A part made of rows of token ids: cut to `length`, padded on the right with `padding` (masked).
+
+    `predict` says for every token whether it is to be predicted (False for a prompt); by default all but the first are.
+    Raises DataError for rows that leave nothing to predict, and where `predict` does not fit `rows`.
+    """
+    if predict is not None and [len(row) for row in predict] != [len(row) for row in rows]:
+        raise DataError(f"The part {name!r}: predict must have one value for every token of every row.")
+    width = min(max((len(row) for row in rows), default=0), length or 1 << 62)
+    tokens = torch.full((len(rows), width), padding)
+    mask = torch.zeros(len(rows), width, dtype=torch.int64)
+    counts = torch.zeros(len(rows), width, dtype=torch.bool)
+    for number, row in enumerate(rows):
+        size = min(len(row), width)
+        wanted = [True] * size if predict is None else predict[number][:size]
+        tokens[number, :size] = torch.as_tensor(row[:size], dtype=torch.int64)
+        mask[number, :size] = 1
+        counts[number, : max(size - 1, 0)] = torch.as_tensor(wanted[1:], dtype=torch.bool)
+    empty = int((~counts.any(1)).sum())
+    if empty or not len(rows):
+        raise DataError(
+            f"The part {name!r}: {empty} of {len(rows)} rows have no token to predict after the cut to {width} tokens. "
+            "Leave them out, or raise the length."
+        )
+    return TokenPart(name, tokens, mask, counts)
+
+
+# the scores
+def token_scores(outputs: Iterable[tuple[Any, Tensor]], block: int = 256) -> dict[str, float]:
+    """Perplexity, token accuracy and nll of pairs (logits [batch, tokens, V] lazy or whole, labels [batch, tokens]).
+
+    Rows are taken block by block in float32. Raises DataError when nothing is labelled or shapes do not meet.
+    """
+    nll, hits, count = 0.0, 0, 0
+    for logits, labels in outputs:
+        if list(labels.shape) != list(logits.shape[:-1]):
+            raise DataError(f"Logits for tokens of shape {list(logits.shape[:-1])}, labels {list(labels.shape)}.")
+        flat = labels.reshape(-1)
+        for rows in (flat != UNLABELLED).nonzero()[:, 0].split(block):
+            taken = logits.block(rows) if isinstance(logits, Lazy) else logits[torch.unravel_index(rows, labels.shape)]
+            taken, target = taken.detach().float(), flat[rows]
+            nll += float(nn.functional.cross_entropy(taken, target, reduction="sum").double())
+            hits += int((taken.argmax(-1) == target).sum())
+            count += len(rows)
+    if not count:
+        raise DataError("No token is labelled (all are -100), so there is nothing to score.")
+    mean = nll / count
+    return {"perplexity": float(torch.tensor(mean, dtype=torch.float64).exp()), "token_accuracy": hits / count, "nll": mean}
