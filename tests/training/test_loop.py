@@ -24,7 +24,9 @@ def test_accumulated_micro_batches_equal_one_batch(accumulate):
     for parts in (1, accumulate):
         data = toy_data(35, unlabelled=11, dtype=DOUBLE)
         job = toy_job(data=data, dtype=DOUBLE, batch_size=8, accumulate=parts, steps=9)
-        runner = train(job.stage(hard() + learned().double() * kl() + ramp(0, 1) * near().on("1", "teacher:1").projected()))
+        runner = train(
+            job.stage(hard() + learned().double() * kl() + ramp(0, 1) * near().on("1", "teacher:1").projected())
+        )
         found.append((losses(runner), weights(job.student)))
     assert found[0][0] == pytest.approx(found[1][0], abs=1e-12)
     assert torch.allclose(found[0][1], found[1][1], atol=1e-12, rtol=0)
@@ -190,8 +192,11 @@ def test_equal_terms_are_logged_under_names_of_their_own():
     assert {"kl", "kl_2"} <= set(runner.metrics.records[0]["terms"])
 
 
-@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"epochs": 1, "steps": 3}, {"batch_size": 0}, {"learning_rate": -1},
-                                   {"optimizer": "adamm"}, {"ema": 1.0}, {"accumulate": True}, {"steps": math.nan}])  # fmt: skip
+WRONG = [{"epochs": 0}, {"epochs": 1, "steps": 3}, {"batch_size": 0}, {"learning_rate": -1}, {"optimizer": "adamm"},
+         {"ema": 1.0}, {"accumulate": True}, {"steps": math.nan}]  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", WRONG)
 def test_wrong_settings_are_named(wrong):
     with pytest.raises(ArgumentError, match=next(iter(wrong))):
         Settings(**wrong)

@@ -35,12 +35,14 @@ def plan(kind):
 
 def child(kind, out):
     torch.set_num_threads(1)
-    job, stage = plan(kind)
+    _, stage = plan(kind)
     runner = Runner(cpu=True)
     assert runner.accelerator.num_processes == 2, "torchrun with ACCELERATE_USE_CPU gives two processes"
     runner.run(stage)
     rank = runner.accelerator.process_index
-    torch.save({"losses": losses(runner), "weights": weights(nn.ModuleList(stage.learners.values()))}, f"{out}/{rank}.pt")
+    torch.save(
+        {"losses": losses(runner), "weights": weights(nn.ModuleList(stage.learners.values()))}, f"{out}/{rank}.pt"
+    )
     runner.accelerator.wait_for_everyone()
     sys.stdout.flush()
     os._exit(0)  # gloo's threads abort one exit in seven after all is done
@@ -50,9 +52,13 @@ def child(kind, out):
 @pytest.mark.parametrize("kind", ["sum", "relation", "short", "peers"])
 def test_two_processes_equal_one(tmp_path, kind):
     script = tmp_path / "child.py"
-    script.write_text(
-        f"import sys; sys.path.insert(0, {str(HERE)!r})\nimport test_processes as t\nt.child({kind!r}, {str(tmp_path)!r})\n"
-    )
+    path = [str(HERE), str(HERE.parent)]
+    lines = [
+        f"import sys; sys.path[:0] = {path}",
+        "import test_processes as t",
+        f"t.child({kind!r}, {str(tmp_path)!r})",
+    ]
+    script.write_text("\n".join(lines))
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
     found = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)

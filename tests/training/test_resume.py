@@ -32,7 +32,9 @@ class Noise:
         return torch.randint(2**31, (number,), generator=generator)
 
     def apply(self, inputs, view):
-        noise = torch.stack([torch.randn(inputs.shape[1:], generator=torch.Generator().manual_seed(int(v))) for v in view])
+        noise = torch.stack(
+            [torch.randn(inputs.shape[1:], generator=torch.Generator().manual_seed(int(v))) for v in view]
+        )
         return inputs + 0.1 * noise
 
 
@@ -49,7 +51,9 @@ def plan(steps=30, workers=0, precision="no", slow=0.0):
     if slow:
         evaluate = job.evaluation
         job.evaluation = lambda module: (time.sleep(slow), evaluate(module))[1]
-    objective = hard() + learned() * kl() + near().on("1", "teacher:1").projected() + kl().against("average").named("self")
+    objective = (
+        hard() + learned() * kl() + near().on("1", "teacher:1").projected() + kl().against("average").named("self")
+    )
 
     def stages():
         yield job.stage(objective, roles={"average": Average("student", 0.8)})
@@ -77,7 +81,9 @@ def child(folder, stage, step, workers, precision):
 
 
 def final(folder):
-    return {f"{i}.{k}": v for i in (0, 1) for k, v in load_file(folder / f"stages/{i}/done/weights.safetensors").items()}
+    return {
+        f"{i}.{k}": v for i in (0, 1) for k, v in load_file(folder / f"stages/{i}/done/weights.safetensors").items()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +103,7 @@ def uninterrupted(tmp_path_factory):
                          [(0, "no", [(0, 6), (0, 19), (1, 3)]), (2, "bf16", [(0, 13), (1, 29)])])  # fmt: skip
 def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path, uninterrupted, workers, precision, kills):
     for stage, step in kills:
-        code = f"import sys; sys.path.insert(0, {str(HERE)!r}); import test_resume as t; " + (
+        code = f"import sys; sys.path[:0] = {[str(HERE), str(HERE.parent)]!r}; import test_resume as t; " + (
             f"t.child({str(tmp_path)!r}, {stage}, {step}, {workers}, {precision!r})"
         )
         found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240)

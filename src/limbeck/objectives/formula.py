@@ -91,7 +91,7 @@ class Formula(Term):
         self.projector.to(student.device, upcast(student).dtype)
 
     def is_lazy(self, step: Step) -> bool:
-        return self.student_ref is not None and hasattr(step.signal(self.student_ref), "whole")
+        return bool(refs := self.needs()) and hasattr(step.signal(refs[0]), "whole")
 
     def values(self, step: Step) -> Tensor:
         if self.per == "item":

@@ -67,7 +67,9 @@ def toy_job(*, student=None, teacher=None, data=None, task=None, dtype=torch.flo
     if isinstance(teacher, nn.Module):
         teacher = teacher.to(dtype)
     student = (student or net(2)).to(dtype)
-    return Job(task or Classification(), data or toy_data(dtype=dtype), student, as_teacher(teacher), Settings(**settings))
+    return Job(
+        task or Classification(), data or toy_data(dtype=dtype), student, as_teacher(teacher), Settings(**settings)
+    )
 
 
 def train(plan, **options):

@@ -1,0 +1,72 @@
+"""Terms over lazy logits: one walk for all that compare the same pair, whole logits for none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from limbeck.errors import SignalError
+from limbeck.objectives.formula import Formula
+from limbeck.signals.blocks import TokenTerm
+from limbeck.signals.lazy import Lazy, walk
+from limbeck.signals.step import Step
+
+Weighed = tuple[str, Formula, "float | Tensor", "float | Tensor"]
+
+
+def evaluate_lazily(weighed: list[Weighed], step: Step) -> tuple[Tensor, dict[str, Tensor]]:
+    """The part of the loss that stands on lazy logits, and the value of each term, both divided by the step's counts."""
+    total: Tensor | None = None
+    logs: dict[str, Tensor] = {}
+    for group in _groups(weighed):
+        loss, values = _walk_group(group, step)
+        total = loss if total is None else total + loss
+        logs.update(values)
+    assert total is not None
+    return total, logs
+
+
+def _groups(weighed: list[Weighed]) -> list[list[Weighed]]:
+    """Terms of one student signal walk together; a term without a teacher goes with any."""
+    groups: dict[Any, list[Weighed]] = {}
+    for item in weighed:
+        term = item[1]
+        if term.per != "item" or term.projection or term.transform is not None:
+            raise SignalError(
+                f"{term.name!r} needs whole logits (a relation, a projector or a transform), and the logits here are lazy. "
+                "Take hidden states instead, or a task that gives whole logits."
+            )
+        groups.setdefault((term.student_ref, term.teacher_ref), []).append(item)
+    for student, teacher in list(groups):
+        partner = next((key for key in groups if key[0] == student and key[1] is not None), None)
+        if teacher is None and partner is not None:
+            groups[partner] += groups.pop((student, teacher))
+    return list(groups.values())
+
+
+def _walk_group(group: list[Weighed], step: Step) -> tuple[Tensor, dict[str, Tensor]]:
+    first = next((term for _, term, _, _ in group if term.teacher_ref is not None), group[0][1])
+    assert first.student_ref is not None
+    student: Lazy = step.signal(first.student_ref)
+    teacher = None if first.teacher_ref is None else step.signal(first.teacher_ref)
+    labels = step.batch.labels if any(term.declaration.labels for _, term, _, _ in group) else None
+    kind = "sample" if student.ndim == 2 else "token"
+    mask, _ = step.population(kind, labelled=False)
+    factors, counts, penalties = [], [], []
+    for _, term, factor, penalty in group:
+        counts.append(step.population(kind, term.labelled)[1])
+        factors.append(torch.as_tensor(factor, dtype=torch.float32, device=student.hidden.device))
+        if isinstance(penalty, Tensor) or penalty:
+            penalties.append(penalty * step.share)
+    if not all(counts):
+        counts = [count or (float(student.shape[:-1].numel()) if mask is None else 1.0) for count in counts]
+    divided = torch.stack(factors) / torch.tensor(counts, device=student.hidden.device)
+    terms = [TokenTerm(term.function, term.options) for _, term, _, _ in group]
+    total, values = walk(
+        student, teacher, labels, None if mask is None else mask.expand(student.shape[:-1]), terms, divided
+    )
+    for penalty in penalties:
+        total = total + penalty
+    return total, {name: value / count for (name, *_), value, count in zip(group, values, counts, strict=True)}
