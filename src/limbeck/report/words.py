@@ -1,0 +1,152 @@
+"""What each number is called and means, in a line that needs no textbook. The report, the table and the verdict use it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from limbeck.report import numbers
+from limbeck.report.numbers import MINUS, Stat
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A score: how it is called, what it means, whether `more` or `less` of it is better ("" where unknown).
+
+    `share`: lies in 0 to 1 and is shown as percent. `counted`: the share of test samples for which something holds.
+    """
+
+    key: str
+    label: str
+    meaning: str = ""
+    better: str = ""
+    share: bool = False
+    counted: bool = False
+
+    @property
+    def name(self) -> str:
+        """The label inside a sentence: 'accuracy', but 'R²' and 'Brier score'."""
+        proper = self.label.startswith(("Brier", "Pearson", "Spearman")) or not self.label[1:2].islower()
+        return self.label if proper else self.label[0].lower() + self.label[1:]
+
+    def text(self, value: float, digits: int | None = None) -> str:
+        """One value: 95.1 %, or 0.173."""
+        return numbers.share(value, 1 if digits is None else digits) if self.share else numbers.plain(value, digits)
+
+    def spread(self, given: Stat, digits: int | None = None) -> str:
+        """Mean and spread: 95.1 ± 0.2 %."""
+        if digits is None:
+            digits = numbers.decimals([given.mean], self.share)
+        if given.std is None:
+            return self.text(given.mean, digits)
+        scale, unit = (100, " %") if self.share else (1, "")
+        return f"{numbers.plain(given.mean * scale, digits)} ± {numbers.plain(given.std * scale, digits)}{unit}"
+
+    def step(self, value: float, error: float | None = None, digits: int | None = None) -> str:
+        """A difference: +6.1 ± 0.3 points, or −0.021 ± 0.004."""
+        scale, unit = (100, " points") if self.share else (1, "")
+        digits = numbers.decimals([value], self.share) if digits is None else digits
+        text = numbers.plain(value * scale, digits)
+        text = text if text.startswith(MINUS) else "+" + text
+        return text + (f" ± {numbers.plain(error * scale, digits)}" if error is not None else "") + unit
+
+
+_ALL = [
+    Measure("accuracy", "Accuracy", "Share of samples for which the right class is named.", "more", True, True),
+    Measure(
+        "macro_f1",
+        "Macro F1",
+        "F1 score of each class, averaged, so that rare classes count as much as common ones.",
+        "more",
+        True,
+    ),
+    Measure(
+        "nll",
+        "Negative log-likelihood",
+        "How surprised the model is by the right class, in nats; confident errors cost most.",
+        "less",
+    ),
+    Measure("brier", "Brier score", "Mean squared distance of the probabilities from the truth, 0 to 2.", "less"),
+    Measure(
+        "ece",
+        "Calibration error",
+        "Expected calibration error: how far stated confidence and the share of right answers lie apart on average.",
+        "less",
+        True,
+    ),
+    Measure("mse", "Mean squared error", "Mean of the squared errors, in the target's unit squared.", "less"),
+    Measure("rmse", "Root mean squared error", "Typical size of an error, in the target's unit.", "less"),
+    Measure("mae", "Mean absolute error", "Mean size of an error, in the target's unit.", "less"),
+    Measure(
+        "r2", "R²", "Share of the targets' variance that is explained: 1 is all, 0 no better than their mean.", "more"
+    ),
+    Measure(
+        "auroc", "AUROC", "Chance that a positive sample scores above a negative one; one half is guessing.", "more"
+    ),
+    Measure("perplexity", "Perplexity", "Among how many equally likely tokens the model seems to choose.", "less"),
+    Measure("spearman", "Spearman correlation", "How well the order of the values agrees, −1 to 1.", "more"),
+    Measure("pearson", "Pearson correlation", "How well the values agree along a line, −1 to 1.", "more"),
+    Measure(
+        "label_agreement",
+        "Label agreement",
+        "Share of samples for which both name the same class, right or wrong.",
+        "more",
+        True,
+        True,
+    ),
+    Measure(
+        "probability_loyalty",
+        "Probability loyalty",
+        "How close the two models' probabilities lie: 1 minus the "
+        "Jensen-Shannon distance; 100 % is identical, 0 % has nothing in common.",
+        "more",
+        True,
+    ),
+    Measure("regression_loyalty", "Loyalty of values", "Pearson correlation of the two models' values.", "more"),
+    Measure("parameters", "Parameters", "Numbers that were learnt.", "less"),
+    Measure("bytes", "Bytes", "Size of the weights when saved.", "less"),
+    Measure("macs", "MACs", "Multiply-accumulate operations for one sample.", "less"),
+    Measure("peak_memory_bytes", "Peak memory", "Most memory held while answering.", "less"),
+]
+MEASURES = {measure.key: measure for measure in _ALL}
+MAIN = ("accuracy", "mse", "perplexity", "spearman", "auroc", "macro_f1")
+FORMATS = {"parameters": numbers.count, "bytes": numbers.size, "macs": numbers.count, "peak_memory_bytes": numbers.size}
+_SUFFIXES = {"_teacher_right": "where the teacher is right", "_teacher_wrong": "where the teacher is wrong"}
+
+ROLES = {
+    "teacher": "gives the targets",
+    "student": "trained with the recipe",
+    "baseline": "the same student, trained without a teacher",
+}
+
+
+def measure(key: str) -> Measure:
+    """The measure of that name. An unknown one keeps its name, has no meaning, and none of its values is called better."""
+    if key in MEASURES:
+        return MEASURES[key]
+    for suffix, words in _SUFFIXES.items():
+        base = MEASURES.get(key.removesuffix(suffix))
+        if base and key.endswith(suffix):
+            return Measure(key, base.label, f"The same, {words}.", base.better, base.share)
+    label = key.replace("_", " ")
+    return Measure(key, label[:1].upper() + label[1:])
+
+
+def main_measure(record: Mapping[str, Any]) -> Measure | None:
+    """The score that the run is about.
+
+    `record["best"]`, a task's pair such as ("accuracy", "max"), or the first known score of the student, or its first.
+    """
+    best = record.get("best")
+    if best:
+        key, direction = best
+        known = measure(key)
+        return Measure(
+            key, known.label, known.meaning, "less" if direction == "min" else "more", known.share, known.counted
+        )
+    models = record.get("models") or []
+    first = next((model for model in models if model.get("role") == "student"), models[0] if models else {})
+    scores = first.get("scores") or {}
+    key = next((name for name in (*MAIN, *scores) if name in scores), None)
+    return measure(key) if key else None
