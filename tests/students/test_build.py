@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -192,6 +193,12 @@ def test_modules_and_functions_are_students_too():
     assert torch.equal(first.weight, again.weight)
 
 
+@pytest.mark.parametrize("spec", [3, ["mlp:8"], None])
+def test_other_objects_are_no_students(spec):
+    with pytest.raises(ArgumentError, match="A student is 'mlp:64,32'"):
+        build_student(spec, rows())
+
+
 def test_builder_refuses_what_no_config_can_hold():
     @builder
     def net(layer):
@@ -206,7 +213,11 @@ def test_hashing_is_the_same_in_every_process():
     code = f"from limbeck.students.tokens import HashingTokenizer as H; print(H(1000)([{text!r}])['input_ids'][0])"
     ids = [
         subprocess.run(
-            [sys.executable, "-c", code], env={"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout.strip()
         for seed in ("1", "2")
     ]
@@ -221,6 +232,12 @@ def test_hashing_counts_words_and_pairs():
     assert all(0 < number < 1 << 15 for row in ids for number in row)
     assert len(tokenizer(["word " * 900])["input_ids"][0]) == 1023  # 512 words and their 511 pairs
     assert len(tokenizer(["word " * 900], max_length=11)["input_ids"][0]) == 11
+
+
+def test_equal_tokenizers_are_one():
+    assert HashingTokenizer(50) == HashingTokenizer(50)
+    assert hash(HashingTokenizer(50)) == hash(HashingTokenizer(50))
+    assert HashingTokenizer(50) != HashingTokenizer(51)
 
 
 def test_text_bag_ignores_padding():

@@ -263,4 +263,5 @@ def test_a_cut_of_another_module_is_refused():
 def test_a_saved_folder_is_a_student(tmp_path):
     module = mlp(2, 2)
     save_model(module, tmp_path / "model")
-    assert same(module, build_student(str(tmp_path / "model")))
+    for spec in (tmp_path / "model", str(tmp_path / "model")):
+        assert same(module, build_student(spec))

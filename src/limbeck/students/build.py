@@ -224,7 +224,10 @@ def _value(text: str) -> Any:
         return text  # a bare word, such as the name of a timm model
 
 
-def build_student(spec: str | nn.Module | Callable[[], nn.Module], data: Data | None = None, task: Task | None = None,
+Spec = str | Path | nn.Module | Callable[[], nn.Module]
+
+
+def build_student(spec: Spec, data: Data | None = None, task: Task | None = None,
                   teacher: nn.Module | Teacher | None = None, seed: int = 0) -> nn.Module:  # fmt: skip
     """A student from a spec (see `parse_student`), a folder or hub name, a function without arguments, or a module.
 
@@ -233,11 +236,16 @@ def build_student(spec: str | nn.Module | Callable[[], nn.Module], data: Data | 
     """
     if isinstance(spec, nn.Module):
         return spec
+    if isinstance(spec, Path):
+        spec = str(spec)
     if callable(spec):
         with seeded(seed):
             return spec()
+    if not isinstance(spec, str):
+        raise ArgumentError(f"A {type(spec).__name__} cannot be a student. A student is {FORMS}.")
     name = spec.strip().split("(")[0].split(":")[0]
-    if name not in SHORT and name != "shrink" and ("/" in spec or Path(spec).exists()):
+    # names of the hub have a slash or a hyphen, which no builder's has
+    if name not in SHORT and name != "shrink" and ("/" in spec or "-" in name or Path(spec).exists()):
         from limbeck.teachers.load import load_model
 
         loaded = load_model(spec, data=data, task=task, role="student", seed=seed)

@@ -6,6 +6,7 @@ which holds the task and the cut that the config cannot say.
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import socket
@@ -36,9 +37,11 @@ def is_pretrained(module: nn.Module) -> bool:
 
 def write_pretrained(module: Any, folder: Path, about: dict[str, Any]) -> None:
     """Weights, config, tokenizer or processor, and limbeck.json into an existing folder."""
-    with torch.device("meta"):
-        built = type(module)(module.config)
-    cut = find_cut(built, module)
+    try:
+        with torch.device("meta"):
+            cut = find_cut(type(module)(copy.deepcopy(module.config)), module)
+    except (RuntimeError, NotImplementedError, ValueError, TypeError):
+        cut = {}  # a class that cannot be built without its weights: loading will tell whether they fit
     record = {"format": FORMAT, "class": type(module).__name__, **about}
     if cut:
         record["cut"] = cut
@@ -131,7 +134,7 @@ def read_part(name: str, attribute: str, **options: Any) -> Any:
     transformers = need("transformers", "language")
     kind = transformers.AutoTokenizer if attribute == "tokenizer" else transformers.AutoImageProcessor
     try:
-        return kind.from_pretrained(name, **options)
+        return kind.from_pretrained(name, **{"trust_remote_code": False, **options})
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise ModelError(f"The {attribute} of {name!r} could not be read: {error}") from error
 

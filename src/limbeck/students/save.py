@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from limbeck.errors import ModelError, nearest
+from limbeck.students import pretrained
 from limbeck.students.chain import chain_spec
 from limbeck.students.cut import apply_cut, conform, find_cut
 from limbeck.students.declare import seeded
@@ -174,7 +175,7 @@ def _record(folder: Path) -> dict[str, Any] | None:
                 record = json.loads((folder / name).read_text())
             except ValueError as error:
                 raise ModelError(f"{folder / name} is not JSON: {error}") from error
-            if isinstance(record, dict) and str(record.get("format", "")).startswith("limbeck-"):
+            if isinstance(record, dict) and record.get("format") in (FORMAT, pretrained.FORMAT):
                 return record
     return None
 

@@ -35,5 +35,8 @@ class HashingTokenizer:
         grams = words + [f"{a}\0{b}" for a, b in itertools.pairwise(words)]
         return [1 + xxhash.xxh32_intdigest(gram.encode()) % (self.buckets - 1) for gram in grams]
 
-    def __len__(self) -> int:
-        return self.buckets
+    def __eq__(self, other: object) -> bool:  # copies of a student share what was tokenized for it
+        return isinstance(other, HashingTokenizer) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash((self.buckets, self.model_max_length))
