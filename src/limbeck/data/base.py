@@ -84,6 +84,10 @@ class Part:
         """The inputs of these samples, collated, without augmentation."""
         raise NotImplementedError(f"{type(self).__name__} does not say how its samples are gathered")
 
+    def extra(self, positions: Tensor) -> dict[str, Any]:
+        """What a batch of these samples carries beside inputs and labels, such as "mask" [batch, tokens]."""
+        return {}
+
     def batch(self, positions: Tensor | Sequence[int], generator: torch.Generator | None = None, *,
               view: Tensor | None = None) -> Batch:  # fmt: skip
         """A batch of these samples. Augmented by the given views, or by drawn ones when a generator is given."""
@@ -94,7 +98,8 @@ class Part:
                 view = self.augmentation.draw(len(positions), generator)
             if view is not None:
                 inputs = self.augmentation.apply(inputs, view)
-        return Batch(inputs, self.ids[positions], None if self.labels is None else self.labels[positions], view=view)
+        labels = None if self.labels is None else self.labels[positions]
+        return Batch(inputs, self.ids[positions], labels, view=view, extra=self.extra(positions))
 
     def with_labels(self, labels: Tensor | None) -> Part:
         """The same samples with other labels (used to hide labels, or to replace them by a teacher's)."""
@@ -147,6 +152,9 @@ class SubsetPart(Part):
 
     def gather(self, positions: Tensor) -> Inputs:
         return self.base.gather(self.positions[positions])
+
+    def extra(self, positions: Tensor) -> dict[str, Any]:
+        return self.base.extra(self.positions[positions])
 
 
 @dataclass

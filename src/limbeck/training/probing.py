@@ -107,7 +107,7 @@ def _try(learner: Learner, step: Step) -> None:
             continue  # a projector's batch norm would move its statistics; it was built from these very shapes
         try:
             with torch.no_grad():
-                copy.copy(term).values(step)
+                term.evaluate(step) if term.is_lazy(step) else copy.copy(term).values(step)
         except LimbeckError:
             raise
         except RuntimeError as error:
