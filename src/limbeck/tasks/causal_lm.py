@@ -153,10 +153,8 @@ class TokenPart(TensorPart):
         self.counts = counts
         self.labels = tokens.roll(-1, 1).where(counts, UNLABELLED)
 
-    def batch(self, positions: Any, generator: torch.Generator | None = None, **options: Any) -> Batch:
-        batch = super().batch(positions, generator, **options)
-        batch.extra["mask"] = self.counts[torch.as_tensor(positions, dtype=torch.int64)]
-        return batch
+    def extra(self, positions: Tensor) -> dict[str, Any]:
+        return {"mask": self.counts[positions]}
 
 
 def token_part(name: str, rows: Sequence[Sequence[int]], *, predict: Sequence[Sequence[bool]] | None = None,
@@ -191,7 +189,7 @@ def token_part(name: str, rows: Sequence[Sequence[int]], *, predict: Sequence[Se
 def token_scores(outputs: Iterable[tuple[Any, Tensor]], block: int = 256) -> dict[str, float]:
     """Perplexity, token accuracy and nll of pairs (logits [batch, tokens, V] lazy or whole, labels [batch, tokens]).
 
-    Rows are taken block by block in float32. Raises DataError when nothing is labelled or shapes do not meet.
+    Rows are taken block by block, in float32 at least. Raises DataError when nothing is labelled or shapes do not meet.
     """
     nll, hits, count = 0.0, 0, 0
     for logits, labels in outputs:
@@ -200,7 +198,7 @@ def token_scores(outputs: Iterable[tuple[Any, Tensor]], block: int = 256) -> dic
         flat = labels.reshape(-1)
         for rows in (flat != UNLABELLED).nonzero()[:, 0].split(block):
             taken = logits.block(rows) if isinstance(logits, Lazy) else logits[torch.unravel_index(rows, labels.shape)]
-            taken, target = taken.detach().float(), flat[rows]
+            taken, target = taken.detach().to(torch.promote_types(taken.dtype, torch.float32)), flat[rows]
             nll += float(nn.functional.cross_entropy(taken, target, reduction="sum").double())
             hits += int((taken.argmax(-1) == target).sum())
             count += len(rows)
