@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 
 import pytest
 import torch
@@ -302,6 +303,6 @@ def test_pruning_through_the_word_takes_its_example_from_the_data():
 
 
 def test_pruning_needs_its_extra(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "torch_pruning", None)
+    monkeypatch.setitem(sys.modules, "torch_pruning", None)
     with pytest.raises(LimbeckError, match=r"limbeck\[prune\]"):
         shrink(resnet(3, 2, 8, 4), width=0.5, example=torch.randn(1, 3, 8, 8))

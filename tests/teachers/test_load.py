@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -97,6 +99,24 @@ def test_saved_folders_runs_and_weights_are_read(tmp_path):
         assert same(load_model(spec), module)
     weights = tmp_path / "run" / "student" / "model.safetensors"
     assert same(load_model(weights, builder=lambda: mlp(3, 2)), module)
+
+
+def test_folders_with_a_manifest_are_signal_stores(tmp_path, monkeypatch):
+    class Stored(ModuleTeacher):
+        def __init__(self, folder):
+            super().__init__(nn.Linear(3, 2))
+            self.folder, self.checked = folder, None
+
+        def check(self, data):
+            self.checked = data
+
+    monkeypatch.setitem(sys.modules, "limbeck.teachers.stored", SimpleNamespace(StoredTeacher=Stored))
+    (tmp_path / "manifest.json").write_text("{}")
+    data = rows()
+    teacher = load_model(tmp_path, data=data)
+    assert isinstance(teacher, Stored)
+    assert teacher.folder == tmp_path
+    assert teacher.checked is data
 
 
 @pytest.mark.parametrize("texts_too", [True, False])
@@ -257,6 +277,6 @@ def test_an_unreachable_hub_is_said_at_once(monkeypatch):
 
 
 def test_timm_needs_its_extra(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "timm", None)
+    monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(LimbeckError, match=r"limbeck\[vision\]"):
         load_model("timm:resnet18")
