@@ -1,0 +1,36 @@
+"""Every formula as a pure function of tensors: no state, no modules, usable in anyone's loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from limbeck.functional.core import Declaration, objective, reduce
+from limbeck.functional.features import attention_map_mse, cosine_distance, feature_l1, feature_mse
+from limbeck.functional.relations import cka, cka_distance, cka_rbf, gram_rows_mse, relation_angle, relation_distance
+from limbeck.functional.response import (
+    cross_entropy,
+    decoupled_kl,
+    forward_kl,
+    jensen_shannon,
+    mixed_cross_entropy,
+    mse,
+    pearson_columns,
+    pearson_rows,
+    plackett_luce,
+    reverse_kl,
+    soft_cross_entropy,
+    squared_error,
+    standardize,
+    symmetric_kl,
+    target_nontarget_cross_entropy,
+)
+from limbeck.functional.transforms import first_token, pooled
+
+
+def declared() -> dict[str, Callable[..., Tensor]]:
+    """Every declared formula by name."""
+    return {
+        name: value for name, value in globals().items() if isinstance(getattr(value, "declaration", None), Declaration)
+    }

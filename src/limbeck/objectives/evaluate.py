@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,12 +21,12 @@ def evaluate(objective: Objective, step: Step) -> tuple[Tensor, dict[str, Tensor
     names = getattr(objective, "names", [term.name for _, term in weighted])
     parts: list[Tensor] = []
     logs: dict[str, Tensor] = {}
-    with torch.autocast(_device(step), enabled=False):
+    with _in_full_precision(step):
         lazy: list[tuple[str, Term, float | Tensor, float | Tensor]] = []
         for name, (weight, term) in zip(names, weighted, strict=True):
             if weight.is_zero:
                 continue
-            factor, penalty = weight(step.progress)
+            factor, penalty = weight.forward(step.progress)
             if term.is_lazy(step):
                 lazy.append((name, term, factor, penalty))
                 continue
@@ -67,8 +68,6 @@ def _value(term: Term, step: Step) -> Tensor:
     return values.sum() / count
 
 
-def _device(step: Step) -> str:
-    for value in step.signals.values():
-        if hasattr(value, "device"):
-            return value.device.type
-    return "cpu"
+def _in_full_precision(step: Step) -> contextlib.AbstractContextManager[object]:
+    kind = next((value.device.type for value in step.signals.values() if isinstance(value, Tensor)), "cpu")
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else contextlib.nullcontext()

@@ -134,6 +134,8 @@ class Step:
         if labelled:
             if batch.labels is None:
                 return torch.zeros(()), 0.0
+            if self.counts.get(f"{kind}, labelled") == self.counts.get(kind):
+                return mask, self.counts.get(kind, 0.0)  # every item that counts has a label
             valid = _labelled(batch.labels)
             mask = valid if mask is None else valid * mask
             kind += ", labelled"

@@ -147,7 +147,7 @@ class Loop:
             self.restore()
         self._tell("begin")
         self._saved_at = time.monotonic()
-        with self._interruptible():
+        with self._interruptible(), self._teaching():
             batches = self.batches()
             done = self.progress >= 1
             while not done:
@@ -431,6 +431,21 @@ class Loop:
         self.stage.source.load_state_dict(rest["source"])
         self.number, self.samples, self.tokens, self.best_step, self.worse = rest["counters"]
         self.best_score, self.last_scores = rest["best_score"], rest["last_scores"]
+
+    @contextlib.contextmanager
+    def _teaching(self) -> Iterator[None]:
+        """Teachers in eval mode for the whole stage, so that no step has to see to it."""
+        training = [
+            child for teacher in self.stage.teachers.values() for module in teacher.modules() for child in module.modules()
+            if child.training
+        ]  # fmt: skip
+        for child in training:
+            child.training = False
+        try:
+            yield
+        finally:
+            for child in training:
+                child.training = True
 
     @contextlib.contextmanager
     def _interruptible(self) -> Iterator[None]:

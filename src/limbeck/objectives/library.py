@@ -1,0 +1,31 @@
+"""The formulas of `limbeck.functional`, composable: one line each."""
+
+from __future__ import annotations
+
+from limbeck import functional as f
+from limbeck.objectives.formula import compose
+
+cross_entropy = compose(f.cross_entropy)
+soft_cross_entropy = compose(f.soft_cross_entropy)
+mixed_cross_entropy = compose(f.mixed_cross_entropy)
+target_nontarget_cross_entropy = compose(f.target_nontarget_cross_entropy)
+forward_kl = compose(f.forward_kl)
+reverse_kl = compose(f.reverse_kl)
+symmetric_kl = compose(f.symmetric_kl)
+jensen_shannon = compose(f.jensen_shannon)
+decoupled_kl = compose(f.decoupled_kl)
+pearson_rows = compose(f.pearson_rows)
+pearson_columns = compose(f.pearson_columns)
+plackett_luce = compose(f.plackett_luce)
+mse = compose(f.mse)
+squared_error = compose(f.squared_error)
+feature_mse = compose(f.feature_mse)
+feature_l1 = compose(f.feature_l1)
+cosine_distance = compose(f.cosine_distance)
+attention_map_mse = compose(f.attention_map_mse)
+gram_rows_mse = compose(f.gram_rows_mse)
+relation_distance = compose(f.relation_distance)
+relation_angle = compose(f.relation_angle)
+cka_distance = compose(f.cka_distance)
+
+__all__ = [name for name, value in globals().items() if hasattr(value, "function")]
