@@ -105,7 +105,8 @@ def full(classes: list[str] | None = None, steps: int = 480) -> dict[str, Any]:
                    "summary": "Softened targets of the teacher beside the labels."},
         "task": "classification",
         "data": {"name": "clothes", "kind": "images", "classes": labels, "split": {"seed": 0, "by": "label"},
-                 "counts": {"labelled": 4000, "unlabelled": 12000, "valid": 1000, "test": 2000}},
+                 "counts": {"train, labelled": 4000, "train, unlabelled": 12000, "valid": 1000, "test": 2000},
+                 "scored on": "test"},
         "command": COMMAND, "python": PYTHON,
         "config": {"recipe": "kd", "arguments": {"temperature": 4.0, "weight": 0.9},
                    "optimizer": {"name": "adamw", "lr": 0.001}, "epochs": 12},
@@ -119,13 +120,17 @@ def full(classes: list[str] | None = None, steps: int = 480) -> dict[str, Any]:
         "exports": [
             {"format": "safetensors", "file": "student/model.safetensors", "bytes": 1_178_048, "max_difference": 0.0,
              "scores": {"accuracy": 0.951}, "latency": []},
-            {"format": "ONNX", "file": "student.onnx", "bytes": 1_192_311, "max_difference": 2.9e-6,
+            {"format": "onnx", "file": "student.onnx", "bytes": 1_192_311, "max_difference": 2.9e-6,
              "scores": {"accuracy": 0.951},
              "latency": [{"backend": "onnxruntime", "batch": 1, "p50_ms": 0.61, "p95_ms": 0.83, "throughput": 1639.0}]},
-            {"format": "ONNX int8", "file": "student.int8.onnx", "bytes": 331_008, "max_difference": 0.31,
+            {"format": "onnx-int8", "file": "/elsewhere/runs/student.int8.onnx", "bytes": 331_008, "max_difference": 0.31,
              "scores": {"accuracy": 0.948},
              "latency": [{"backend": "onnxruntime int8", "batch": 1, "p50_ms": 0.38, "p95_ms": 0.55, "throughput": 2631.0}]},
         ],
+        "dry_run": {"objective": "cross_entropy() + 0.9 * forward_kl(temperature=4)", "steps": 2400, "seconds_per_step": 0.0123,
+                    "shapes": {"student logits": [64, 10], "teacher logits": [64, 10]}, "estimated_seconds": 295.2,
+                    "parameter_groups": {"student": [{"parameters": 294000, "rate": 0.001, "optimizer": "AdamW"}]},
+                    "estimated_bytes": {"weights": 1_176_000, "gradients": 1_176_000, "activations": 5_200_000}},
         "warnings": ["The teacher was trained on 212 of the 2,000 test samples: its scores may be too good.",
                      "Class 'Shirt' has 61 labelled samples; the median class has 412."],
     }  # fmt: skip
@@ -155,7 +160,7 @@ def regression() -> dict[str, Any]:
     models = [one("teacher", "teacher", 0.24, 1, 900_000, 0.9), one("student", "student", 0.27, 3, 12_000, 0.3),
               one("student alone", "baseline", 0.36, 3, 12_000, 0.3)]  # fmt: skip
     return {"title": "Prices", "task": "regression", "seeds": [0, 1, 2], "models": models, "confusion": None,
-            "data": {"name": "houses", "kind": "table", "classes": None, "counts": {"labelled": 300, "test": 100}},
+            "data": {"name": "houses", "kind": "table", "classes": None, "counts": {"train, labelled": 300, "test": 100}},
             "curves": {"student": {"step": [1, 2, 3], "squared_error": [1.0, 0.5, 0.4]}}}  # fmt: skip
 
 

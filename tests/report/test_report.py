@@ -71,7 +71,17 @@ def test_the_file_is_whole_small_and_carries_plotly_once(tmp_path):
     assert written.startswith('<!DOCTYPE html>\n<html lang="en">')
     assert len(re.findall(r"\* plotly\.js v", written)) == 1
     read = Page(written)
-    assert sections(read) == ["models", "size", "curves", "reliability", "confusion", "exports", "data", "again"]
+    assert sections(read) == [
+        "models",
+        "size",
+        "curves",
+        "reliability",
+        "confusion",
+        "exports",
+        "data",
+        "dry-run",
+        "again",
+    ]
     assert {link[1:] for link in read.links if link.startswith("#")} <= set(read.ids)
     assert not [link for link in read.links if not link.startswith(("#", "data:"))]
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["report.html"]
@@ -132,6 +142,24 @@ def test_each_number_of_the_table_stands_in_the_page():
     assert records.COMMAND in words
     assert records.PYTHON in words
     assert "How close the two models' probabilities lie" in words
+
+
+def test_the_part_that_was_scored_is_named():
+    record = records.full()
+    record["data"]["scored on"] = "valid"
+    words = Page(page(record)).words
+    assert "Quality on the valid part" in words
+    assert "of 2,000 valid samples" in words
+
+
+def test_no_path_of_the_machine_and_every_warning():
+    record = records.full()
+    record["models"][0]["cost"]["warnings"] = ["Multiply-accumulates are unknown: LSTM cannot be counted."]
+    words = Page(page(record)).words
+    assert "student.int8.onnx" in words
+    assert "elsewhere" not in words
+    assert "3 warnings" in words
+    assert "teacher: Multiply-accumulates are unknown" in words
 
 
 def test_worse_is_said_as_plainly_as_better():

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from limbeck.report import curves, details, tables, trade, trust
+from limbeck.report.compare import scored_part
 from limbeck.report.figures import Figure
 from limbeck.report.markup import Html, grid, join, section, tag
 from limbeck.report.numbers import share
@@ -95,7 +96,7 @@ def _sections(record: Mapping[str, Any]) -> tuple[list[tuple[str, str, Html]], l
     sizes, losses, times = trade.trade_offs(record), curves.curves(record), curves.scores_over_time(record)
     bins, heat = trust.reliability(record), trust.confusion(record)
     bins_note = ("On the dotted line a model is right as often as it says it is; below it, it is too sure of itself. "
-                  "Bars: share of the test samples with that confidence.")  # fmt: skip
+                  "Bars: share of the samples with that confidence.")  # fmt: skip
     listed = [
         ("models", "Models", "Models", tables.models(record)),
         ("size", "Size and score", "Size against score", [_figures(sizes)]),
@@ -135,7 +136,7 @@ def _confusion(record: Mapping[str, Any], heat: Figure | None) -> list[Html | No
     if not total:
         return []
     same = sum(row[place] for place, row in enumerate(matrix) if place < len(row))
-    said = f"They give the same answer for {same:,} of {total:,} test samples ({share(same / total)})."
+    said = f"They give the same answer for {same:,} of {total:,} {scored_part(record)} samples ({share(same / total)})."
     shown = pairs[: 5 if heat else 20]
     rows = [[teacher, student, f"{count:,}"] for teacher, student, count in shown]
     table = grid("Most frequent disagreements", ["Teacher says", "Student says", "Samples"], rows, words=(1,))

@@ -41,7 +41,7 @@ def difference(first: Stat, second: Stat, measure: Measure, samples: float | Non
 
     Seeds: with as many values on both sides (2 or more) the differences are paired; else the variances are pooled. The
     difference is clear when it lies outside the 95 % interval of Student's t. One seed on each side says nothing of
-    training; for a share of test samples the binomial error of `samples` then stands in (two standard errors, both
+    training; for a share of samples the binomial error of `samples` then stands in (two standard errors, both
     models taken as independent, which is the careful side).
     """
     gap, one, two = first.mean - second.mean, first.values, second.values
@@ -57,7 +57,7 @@ def difference(first: Stat, second: Stat, measure: Measure, samples: float | Non
         return _judged(first, gap, error, freedom, f"{len(one)} against {len(two)} seeds")
     if measure.counted and samples:
         error = math.sqrt(sum(max(0.0, each.mean * (1 - each.mean)) for each in (first, second)) / samples)
-        return Difference(gap, error, abs(gap) > 2 * error, f"one seed, {samples:,.0f} test samples")
+        return Difference(gap, error, abs(gap) > 2 * error, f"one seed, {samples:,.0f} samples")
     return Difference(gap, None, None, "one seed")
 
 
@@ -106,10 +106,15 @@ def common_latency(models: list[Mapping[str, Any]]) -> tuple[str, int] | None:
     return next((key for key in tables[0] if all(key in table for table in tables)), None) if tables else None
 
 
-def tested_on(record: Mapping[str, Any]) -> float | None:
-    """How many samples the scores were measured on."""
+def scored_part(record: Mapping[str, Any]) -> str:
+    """The part of the data that the scores were measured on."""
+    return str((record.get("data") or {}).get("scored on") or "test")
+
+
+def scored_samples(record: Mapping[str, Any]) -> float | None:
+    """How many samples that part has."""
     counts = (record.get("data") or {}).get("counts") or {}
-    return number(counts.get("test")) if isinstance(counts, Mapping) else None
+    return number(counts.get(scored_part(record))) if isinstance(counts, Mapping) else None
 
 
 def against_baseline(record: Mapping[str, Any]) -> Iterator[tuple[Measure, Stat, Stat, Difference]]:
@@ -119,4 +124,4 @@ def against_baseline(record: Mapping[str, Any]) -> Iterator[tuple[Measure, Stat,
         ours, theirs = score(student, key), score(baseline, key)
         if ours and theirs:
             what = measure(key)
-            yield what, ours, theirs, difference(ours, theirs, what, tested_on(record))
+            yield what, ours, theirs, difference(ours, theirs, what, scored_samples(record))

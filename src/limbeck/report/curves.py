@@ -40,7 +40,7 @@ def _learner(place: int, learner: str, terms: Mapping[str, Any]) -> Figure | Non
         "xaxis": step_axis([x for xs, _, _ in lines.values() for x in xs]),
         "yaxis": _loss_axis([y for _, ys, _ in lines.values() for y in ys]),
         "showlegend": True,
-        "hovermode": "x" if len(lines) <= 4 else "closest",
+        "hovermode": "x unified" if len(lines) <= 8 else "closest",
     }
     ends = [f"{name}: from {numbers.plain(ys[0])} to {numbers.plain(ys[-1])}." for name, (_, ys, _) in lines.items()]
     title = "Terms of the loss" if learner == "student" else f"Terms of the loss: {learner}"
@@ -61,7 +61,7 @@ def _line(name: str, xs: list[float], ys: list[float], look: dict[str, Any], smo
     shared = {
         "type": "scatter", "mode": "lines" if len(xs) > 1 else "markers", "x": xs, "name": words(name, 40), "legendgroup": name,
     }  # fmt: skip
-    hover = f"<b>{words(name)}</b> %{{y:.4g}}<br>step %{{x:,}}<extra></extra>"
+    hover = f"{words(name)} <b>%{{y:.4g}}</b><extra></extra>"
     main = {"line": look | {"width": 2}, "marker": {"color": look["color"]}, "hovertemplate": hover}
     if not smooth:
         return [shared | main | {"y": ys}]
@@ -104,7 +104,11 @@ def _score(place: int, key: str, line: Mapping[str, Any]) -> Figure | None:
 
 def step_axis(steps: Sequence[float]) -> dict[str, Any]:
     """The axis of training steps: whole numbers, also where there are few."""
-    return axis("step", **({"dtick": 1} if steps and max(steps) - min(steps) <= 6 else {}))
+    return axis(
+        "step",
+        unifiedhovertitle={"text": "step %{x:,}"},
+        **({"dtick": 1} if steps and max(steps) - min(steps) <= 6 else {}),
+    )
 
 
 def points(steps: Sequence[Any], values: Sequence[Any]) -> tuple[list[float], list[float], int]:

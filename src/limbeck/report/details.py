@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Any
 
 from limbeck.report import numbers
-from limbeck.report.compare import way_of
+from limbeck.report.compare import models_of, way_of
 from limbeck.report.markup import Html, code, facts, grid, join, tag
 from limbeck.report.numbers import number, plain, positive, stat
 from limbeck.report.tables import DASH, timing
@@ -14,6 +15,7 @@ from limbeck.report.text import way_name
 from limbeck.report.words import measure
 
 Record = Mapping[str, Any]
+FORMATS = {"onnx": "ONNX", "onnx-int8": "ONNX int8"}
 
 
 def exports(record: Record) -> list[Html | None]:
@@ -26,7 +28,10 @@ def exports(record: Record) -> list[Html | None]:
         found = {name: stat((each.get("scores") or {}).get(name)) for name in names}
         shown = [measure(name).spread(one) if one else DASH for name, one in found.items()]
         ways = [join(timing(row), tag("small", way_name(way_of(row)))) for row in _timings(each)]
-        title = join(each.get("format"), each.get("file") and tag("small", tag("code", each["file"])))
+        name = PurePath(str(each.get("file") or "")).name  # where the run lies on this machine is nobody's business
+        title = join(
+            FORMATS.get(str(each.get("format")), each.get("format")), tag("small", tag("code", name)) if name else None
+        )
         rows.append([title, numbers.size(number(each.get("bytes"))), plain(number(each.get("max_difference"))), *shown,
                      *([join(ways) if ways else DASH] if timed else [])])  # fmt: skip
     scored = [measure(name).label for name in names]
@@ -69,8 +74,11 @@ def facts_row(tiles: list[tuple[str, str]]) -> Html | None:
 
 
 def all_warnings(record: Record) -> list[str]:
-    given = record.get("data") or {}
-    return [str(each) for each in dict.fromkeys([*(record.get("warnings") or []), *(given.get("warnings") or [])])]
+    """What the run, its data and the measuring of each model warn of."""
+    found = [*(record.get("warnings") or []), *((record.get("data") or {}).get("warnings") or [])]
+    for model in models_of(record):
+        found += [f"{model.get('name')}: {each}" for each in (model.get("cost") or {}).get("warnings") or []]
+    return [str(each) for each in dict.fromkeys(found)]
 
 
 def warnings(record: Record) -> Html | None:
@@ -110,8 +118,10 @@ def _config(config: Any) -> Html | None:
 
 
 def dry_run(record: Record) -> list[Html | None]:
-    """What was foreseen before the run."""
-    return [facts(flat(record.get("dry_run")))]
+    """What was foreseen before the run, folded: it is long."""
+    listed = facts(flat(record.get("dry_run")))
+    title = tag("summary", "Shapes, parameter groups, time and memory, before the first step")
+    return [tag("details", title, listed)] if listed else []
 
 
 def flat(given: Any, name: str = "") -> list[tuple[str, str]]:
@@ -123,7 +133,7 @@ def flat(given: Any, name: str = "") -> list[tuple[str, str]]:
         return []
     if isinstance(given, list | tuple):
         return [(name, ", ".join(_line(each) for each in given))]
-    if name.lower().endswith("bytes"):
+    if "bytes" in name.lower().replace(",", "").split():
         return [(name.removesuffix(" bytes"), numbers.size(number(given)))] if number(given) is not None else []
     if isinstance(given, bool):
         return [(name, "yes" if given else "no")]

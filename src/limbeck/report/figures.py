@@ -11,6 +11,7 @@ from typing import Any
 
 from limbeck.report.numbers import tick
 
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'Liberation Sans', sans-serif"
 SYMBOLS = {"teacher": "square", "student": "circle", "baseline": "diamond"}
 
 
@@ -56,11 +57,10 @@ def axis(title: str = "", **more: Any) -> dict[str, Any]:
 def base_layout() -> dict[str, Any]:
     return {
         "paper_bgcolor": "var(--paper)", "plot_bgcolor": "var(--paper)", "autosize": True,
-        "font": {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'Liberation Sans', sans-serif",
-                 "size": 13, "color": "var(--ink-soft)"},
+        "font": {"family": FONT, "size": 13, "color": "var(--ink-soft)"},
         "margin": {"l": 56, "r": 16, "t": 12, "b": 48},
         "hoverlabel": {"bgcolor": "var(--raised)", "bordercolor": "var(--rule)", "align": "left",
-                       "font": {"color": "var(--ink)"}},
+                       "font": {"family": FONT, "size": 13, "color": "var(--ink)"}},
         "legend": {"orientation": "h", "x": 0, "xanchor": "left", "yref": "container", "y": 0, "yanchor": "bottom",
                    "bgcolor": "rgba(0,0,0,0)", "title": {"text": ""}},
         "showlegend": False,

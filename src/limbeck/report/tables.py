@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from limbeck.report import numbers
-from limbeck.report.compare import against_baseline, cost, first_of, latencies, models_of, score
+from limbeck.report.compare import against_baseline, cost, first_of, latencies, models_of, score, scored_part
 from limbeck.report.markup import Html, join, scroll, tag
 from limbeck.report.numbers import Stat, decimals, milliseconds, number, rate
 from limbeck.report.text import keys_of, way_name, ways_of
@@ -43,7 +43,11 @@ def models(record: Record) -> list[Html | None]:
     width, last = len(titles) + 1, tag("td") if gaps else None
     timed = "Time to answer: median; below it the 95th percentile, and samples per second"
     groups = [
-        _group("Quality on the test part", width, [_scores(columns, key, gaps) for key in keys_of(record, "scores")]),
+        _group(
+            f"Quality on the {scored_part(record)} part",
+            width,
+            [_scores(columns, key, gaps) for key in keys_of(record, "scores")],
+        ),
         _group("Agreement with the teacher", width, [_scores(columns, k, gaps) for k in keys_of(record, "agreement")]),
         _group("Size and work", width, [_costs(columns, key, last) for key in keys_of(record, "cost")]),
         _group(timed, width, [_latencies(columns, way, last) for way in ways_of(record)]),

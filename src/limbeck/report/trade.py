@@ -9,6 +9,7 @@ from typing import Any
 
 from limbeck.report import numbers
 from limbeck.report.compare import common_latency, cost, latencies, models_of, score
+from limbeck.report.details import FORMATS
 from limbeck.report.figures import SYMBOLS, Figure, axis, colour, log_ticks, words
 from limbeck.report.numbers import Stat, positive, stat
 from limbeck.report.text import way_name
@@ -63,7 +64,9 @@ def _exported(record: Record, main: Measure, points: list[Point]) -> list[Point]
     for export in record.get("exports") or []:
         found, size = stat((export.get("scores") or {}).get(main.key)), positive(export.get("bytes"))
         if found and size and all(abs(size / point.x - 1) > 0.15 for point in [*points, *result]):
-            result.append(Point("student", str(export.get("format")), found, size, hollow=True))
+            result.append(
+                Point("student", FORMATS.get(form := str(export.get("format")), form), found, size, hollow=True)
+            )
     return result
 
 

@@ -98,8 +98,8 @@ def confusion(record: Record) -> Figure | None:
     layout = {
         "xaxis": axis("teacher says", **ticks, tickangle=0 if sum(map(len, short)) < 30 else -45),
         "yaxis": axis("student says", **ticks, autorange="reversed"),
-        "margin": {"l": 60, "r": 10, "t": 10, "b": 60},
+        "margin": {"l": 60, "r": 10, "t": 26, "b": 60},
     }
     alt = f"Counts of the student's answers against the teacher's, {len(matrix)} classes."
-    caption = "Darker: more samples (by square root, so that rare disagreements are seen)."
+    caption = "Stronger colour: more samples (by square root, so that rare disagreements are seen)."
     return Figure("confusion", "", alt, [trace], layout, caption=caption, square=True)

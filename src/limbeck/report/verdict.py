@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from limbeck.report.compare import common_latency, cost, difference, first_of, latencies, score, tested_on
+from limbeck.report.compare import common_latency, cost, difference, first_of, latencies, score, scored_samples
 from limbeck.report.numbers import Stat, decimals, fraction, plain, share, times
 from limbeck.report.words import Measure, main_measure
 
@@ -78,7 +78,7 @@ def _speed(student: Any, teacher: Any) -> str:
 
 
 def _baseline(record: Mapping[str, Any], measure: Measure, ours: Stat, alone: Stat, digits: int) -> str:
-    found = difference(ours, alone, measure, tested_on(record))
+    found = difference(ours, alone, measure, scored_samples(record))
     word = found.word(measure)
     verb = "reaches" if measure.share else "has"
     text = f"trained alone on the same labels it {verb} {measure.text(alone.mean, digits)} ({_seeds(alone, measure, digits)}"

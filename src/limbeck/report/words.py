@@ -55,6 +55,9 @@ class Measure:
 _ALL = [
     Measure("accuracy", "Accuracy", "Share of samples for which the right class is named.", "more", True, True),
     Measure(
+        "token_accuracy", "Token accuracy", "Share of tokens for which the right one is the likeliest.", "more", True
+    ),
+    Measure(
         "macro_f1",
         "Macro F1",
         "F1 score of each class, averaged, so that rare classes count as much as common ones.",
