@@ -1,0 +1,202 @@
+"""How one signal becomes fixed-length rows, and comes back: whole, or the top k of its logits with the mass of the rest."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from limbeck.errors import ArgumentError, SignalError, StoreError
+
+# the name in a manifest, the name in a safetensors header
+DTYPES = {
+    torch.float32: ("float32", "F32"), torch.float16: ("float16", "F16"), torch.bfloat16: ("bfloat16", "BF16"),
+    torch.uint8: ("uint8", "U8"), torch.uint16: ("uint16", "U16"), torch.uint32: ("uint32", "U32"),
+    torch.int64: ("int64", "I64"),
+}  # fmt: skip
+NAMED = {name: dtype for dtype, (name, _) in DTYPES.items()}
+KEPT = ("float16", "bfloat16", "float32")
+# the least log-probability that is kept: no mass in any float type, and finite, so that 0 * log p is 0
+FLOOR = -65504.0
+BLOCK = 1 << 24  # logits looked at together
+
+
+@dataclass(frozen=True)
+class Column:
+    """One array of a shard: `[rows, *shape]` of `dtype`."""
+
+    name: str
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+    @property
+    def width(self) -> int:
+        """Bytes of a row."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+@dataclass(eq=False)
+class TopK:
+    """The k largest of `size` log-probabilities, and what mass the rest have together.
+
+    values [..., k]: log-probabilities, descending; ids [..., k]: their classes (uint8, uint16 or uint32); log_tail [...]:
+    log of the summed probability of all other classes, -65504 where there are none.
+    """
+
+    values: Tensor
+    ids: Tensor
+    log_tail: Tensor
+    size: int
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @property
+    def shape(self) -> torch.Size:
+        """[..., size]"""
+        return torch.Size((*self.values.shape[:-1], self.size))
+
+    def to(self, device: torch.device | str) -> TopK:
+        return TopK(self.values.to(device), self.ids.to(device), self.log_tail.to(device), self.size)
+
+    def dense(self, fill: Literal["tail", "none"] = "tail") -> Tensor:
+        """Log-probabilities [..., size] in float32 that sum to one: logits for whatever ignores a shift of all logits.
+
+        "tail": the rest share their mass evenly. Up to the rounding of the stored dtype, these are exact: the probabilities
+        of the top k and the mass of the rest, and with them the gradient of KL at the top k's logits; and everything when
+        k = size. Lost is how the rest differ among themselves. A temperature above 1 raises an even tail more than the
+        true one: ratios within the top k stay exact, the mass of the rest does not. "none": the rest have no mass
+        (-65504), the top k are renormalized. Raises ArgumentError for another fill.
+        """
+        if fill not in ("tail", "none"):
+            raise ArgumentError(f"fill={fill!r}: choose 'tail' (the rest share their mass evenly) or 'none' (no mass).")
+        values, rest = self.values.float(), self.size - self.values.shape[-1]
+        total = values.logsumexp(-1, keepdim=True)
+        each = torch.full_like(total, FLOOR)
+        if rest and fill == "tail":
+            tail = self.log_tail.float()[..., None]
+            total, each = torch.logaddexp(total, tail), tail - math.log(rest)
+        # normalized again: values and tail were rounded each by itself
+        dense = (each - total).expand(self.shape).contiguous()
+        return dense.scatter_(-1, self.ids.long(), values - total)
+
+
+@dataclass(frozen=True)
+class Signal:
+    """How a signal is kept. `shape` is that of one sample, [classes] for logits; k is None where all is kept."""
+
+    encoding: Literal["all", "top_k"]
+    dtype: str
+    shape: tuple[int, ...]
+    k: int | None = None
+
+    def columns(self, name: str) -> list[Column]:
+        """The arrays that hold it."""
+        dtype = NAMED[self.dtype]
+        if self.k is None:
+            return [Column(name, dtype, self.shape)]
+        places, size = self.shape[:-1], self.shape[-1]
+        ids = torch.uint8 if size <= 1 << 8 else torch.uint16 if size <= 1 << 16 else torch.uint32
+        return [
+            Column(f"{name}/values", dtype, (*places, self.k)), Column(f"{name}/ids", ids, (*places, self.k)),
+            Column(f"{name}/log_tail", dtype, places),
+        ]  # fmt: skip
+
+    def encode(self, value: Any) -> list[Tensor]:
+        """The arrays of a batch [batch, *shape], in the order of `columns`, on the CPU. `value` may be lazy logits."""
+        dtype = NAMED[self.dtype]
+        if self.k is None:
+            return [(value.whole() if hasattr(value, "whole") else value).detach().to(dtype).cpu().contiguous()]
+        size, columns = self.shape[-1], self.columns("")
+        count = math.prod(value.shape[:-1])
+        flat = None if hasattr(value, "block") else value.reshape(count, size)
+        parts: list[tuple[Tensor, Tensor, Tensor]] = []
+        step = max(1, BLOCK // size)
+        for start in range(0, count, step):
+            rows = torch.arange(start, min(start + step, count), device=value.device)
+            parts.append(top_k(value.block(rows) if flat is None else flat[start : start + step], self.k))
+        found = [torch.cat(group) for group in zip(*parts, strict=True)]
+        return [
+            array.to(column.dtype).cpu().reshape(len(value), *column.shape).contiguous()
+            for array, column in zip(found, columns, strict=True)
+        ]
+
+    def decode(self, arrays: list[Tensor]) -> Tensor | TopK:
+        """What `encode` was given: a tensor [batch, *shape] in the stored dtype, or a TopK."""
+        if self.k is None:
+            return arrays[0]
+        values, ids, log_tail = arrays
+        return TopK(values, ids, log_tail, self.shape[-1])
+
+    def describe(self) -> dict[str, Any]:
+        """For a manifest. There is no temperature in a store: a formula applies its own."""
+        return {**asdict(self), "shape": list(self.shape), "temperature": None}
+
+    @classmethod
+    def read(cls, plain: dict[str, Any]) -> Signal:
+        return cls(plain["encoding"], plain["dtype"], tuple(plain["shape"]), plain["k"])
+
+
+def top_k(logits: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-probabilities [n, k] of the k largest logits [n, classes], their classes [n, k], and the log mass [n] of the rest.
+
+    The mass of the rest is summed from the rest itself: 1 minus the top k's would be rounding noise where it is small.
+    Log-probabilities and not logits are kept, since they are small, and so exact in half precision, where the mass is.
+    """
+    logits = logits.detach()
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    values, ids = logits.topk(k, dim=-1)
+    total = logits.logsumexp(-1, keepdim=True)
+    tail = logits.scatter(-1, ids, -math.inf).logsumexp(-1) - total[:, 0]
+    return (values - total).clamp(min=FLOOR), ids, tail.clamp(min=FLOOR)
+
+
+def describe_signal(name: str, value: Any, dtype: str, top: int | None) -> Signal:
+    """How a signal of a batch will be kept. Raises SignalError for what is no tensor with a row for each sample."""
+    shape, given = getattr(value, "shape", None), getattr(value, "dtype", None)
+    if not shape or given is None or not given.is_floating_point:
+        seen = type(value).__name__ if given is None else f"tensor of {given}, {list(shape or [])}"
+        raise SignalError(
+            f"The signal {name!r} is a {seen}. A store keeps floating point tensors with a row for each sample; tap an "
+            "output or a part of it (#0, #input)."
+        )
+    row = tuple(shape[1:])
+    if top is None or name.rpartition(".")[2] != "logits":
+        return Signal("all", dtype, row)
+    if not row or top > row[-1]:
+        raise ArgumentError(
+            f"top_k={top}: the signal {name!r} has {row[-1] if row else 1} classes. Give a smaller number, or leave "
+            "top_k out to keep all."
+        )
+    return Signal("top_k", dtype, row, top)
+
+
+def check_values(name: str, signal: Signal, value: Any, arrays: list[Tensor], ids: Tensor) -> None:
+    """Raise StoreError, with the ids of the samples, for NaN, +inf, and finite values that the stored dtype cannot hold.
+
+    -inf is a logit of no probability and may pass. `arrays` are what `encode` made of `value`.
+    """
+    first = arrays[0].flatten(1) if arrays[0].ndim > 1 else arrays[0][:, None]
+    good = first.isfinite().all(1)
+    if bool(good.all()):
+        return
+    value = (value.whole() if hasattr(value, "whole") else value).detach().cpu()
+    value = value.flatten(1) if value.ndim > 1 else value[:, None]
+    broken = (value.isnan() | (value == math.inf)).any(1) | (value == -math.inf).all(1)
+    if bool(broken.any()):
+        bad = ids[broken]
+        raise StoreError(
+            f"The signal {name!r} is NaN or infinite for {len(bad)} of {len(ids)} samples of a batch (first ids: "
+            f"{bad[:5].tolist()}). Look for missing or huge values in these inputs, or leave the samples out."
+        )
+    if signal.k is None:
+        bad = ids[(first.isinf() & value.isfinite()).any(1)]
+        if len(bad):
+            raise StoreError(
+                f"The signal {name!r} reaches {float(value[value.isfinite()].abs().max()):.3g} (first sample ids: "
+                f"{bad[:5].tolist()}), and {signal.dtype} ends at {torch.finfo(NAMED[signal.dtype]).max:.3g}. "
+                "Say dtype='bfloat16' or 'float32'."
+            )
