@@ -104,6 +104,12 @@ def as_teacher(value: Any) -> Teacher:
         from limbeck.teachers.estimator import EstimatorTeacher
 
         return EstimatorTeacher(value)
+    from limbeck.signals.store import SignalStore
+
+    if isinstance(value, SignalStore):
+        from limbeck.teachers.stored import StoredTeacher
+
+        return StoredTeacher(value)
     if callable(value):
         return CallableTeacher(value)
     raise ModelError(
