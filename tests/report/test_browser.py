@@ -17,6 +17,8 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (on Debian: apt-get install chromium)"),
 ]
+INK = "getComputedStyle(document.querySelector('#plot-size .xtitle')).fill"
+LINE = "getComputedStyle(document.querySelector('#plot-reliability1 .scatterlayer .trace:last-child .js-line')).stroke"
 
 
 @pytest.fixture(scope="module")
@@ -83,17 +85,27 @@ class Visit:
         )
 
 
-@pytest.mark.parametrize("width", [1280, 400])
-@pytest.mark.parametrize("name", ["full", "hostile"])
-def test_it_draws_offline_without_a_word_on_the_console_and_fits(browser, reports, name, width):
-    with Visit(browser, reports[name], width) as visit:
-        assert visit.page.locator(".plot").count() == 10
-        assert visit.undrawn() == []
-        assert visit.overflow() == []
-        assert visit.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-        assert visit.problems == []
-        assert [url for url in visit.requests if not url.startswith(("file:", "data:", "blob:"))] == []
-        assert sum(url.startswith("file:") for url in visit.requests) == 1  # the page itself, nothing beside it
+@pytest.fixture(scope="module")
+def visits(browser: Any, reports: dict[str, Path]) -> Iterator[dict[str, Visit]]:
+    """Pages that several tests look at, each opened once; who changes one puts it back."""
+    allowed = {"permissions": ["clipboard-read", "clipboard-write"]}
+    opened = {"wide": Visit(browser, reports["full"], 1280, **allowed), "narrow": Visit(browser, reports["full"], 400),
+              "hostile": Visit(browser, reports["hostile"], 400)}  # fmt: skip
+    yield opened
+    for visit in opened.values():
+        visit.context.close()
+
+
+@pytest.mark.parametrize("name", ["wide", "narrow", "hostile"])
+def test_it_draws_offline_without_a_word_on_the_console_and_fits(visits, name):
+    visit = visits[name]
+    assert visit.page.locator(".plot").count() == 10
+    assert visit.undrawn() == []
+    assert visit.overflow() == []
+    assert visit.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert visit.problems == []
+    assert [url for url in visit.requests if not url.startswith(("file:", "data:", "blob:"))] == []
+    assert sum(url.startswith("file:") for url in visit.requests) == 1  # the page itself, nothing beside it
 
 
 @pytest.mark.parametrize(("name", "plots"), [("least", 0), ("regression", 3)])
@@ -103,62 +115,82 @@ def test_records_with_less(browser, reports, name, plots):
         assert (visit.undrawn(), visit.overflow(), visit.problems) == ([], [], [])
 
 
-def test_the_models_table_needs_no_scrolling_on_a_phone(browser, reports):
-    with Visit(browser, reports["full"], 400) as visit:
-        wide, seen = visit.page.evaluate(
-            "(box => [box.scrollWidth, box.clientWidth])(document.querySelector('#models .scroll'))"
-        )
-        assert wide <= seen
+def test_the_models_table_needs_no_scrolling_on_a_phone(visits):
+    box = "document.querySelector('#models .scroll')"
+    wide, seen = visits["narrow"].page.evaluate(f"[{box}.scrollWidth, {box}.clientWidth]")
+    assert wide <= seen
 
 
-def test_the_legend_lies_below_its_plot(browser, reports):
-    with Visit(browser, reports["full"], 400) as visit:
-        legend = visit.page.locator("#plot-curves0 .legend").bounding_box()
-        axis = visit.page.locator("#plot-curves0 .xtitle").bounding_box()
-        assert legend["y"] >= axis["y"] + axis["height"] - 1
+def test_the_legend_lies_below_its_plot(visits):
+    legend = visits["narrow"].page.locator("#plot-curves0 .legend").bounding_box()
+    axis = visits["narrow"].page.locator("#plot-curves0 .xtitle").bounding_box()
+    assert legend["y"] >= axis["y"] + axis["height"] - 1
 
 
-def test_colours_follow_light_and_dark(browser, reports):
-    ink = "getComputedStyle(document.querySelector('#plot-size .xtitle')).fill"
-    line = "getComputedStyle(document.querySelector('#plot-reliability1 .lines path.js-line:last-of-type')).stroke"
-    with Visit(browser, reports["full"]) as visit:
-        light = visit.page.evaluate(f"[{ink}, {line}, getComputedStyle(document.body.parentElement).backgroundColor]")
-        visit.page.emulate_media(color_scheme="dark")
-        visit.wait(f"{ink} !== '{light[0]}'")
-        dark = visit.page.evaluate(f"[{ink}, {line}, getComputedStyle(document.body.parentElement).backgroundColor]")
-        assert light[2] == "rgb(255, 255, 255)"
-        assert dark[2] == "rgb(20, 23, 27)"
-        assert dark[0] != light[0]
-        assert visit.problems == []
+def test_tab_reaches_everything_that_can_be_used(visits):
+    page, reached = visits["narrow"].page, []
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate("document.activeElement.className || document.activeElement.tagName"))
+    assert reached[0] == "skip"
+    assert reached.count("scroll") == 3  # models, disagreements, exports
+    assert reached.count("copy") >= 2
+    assert "SUMMARY" in reached
 
 
-def test_a_class_named_like_a_colour_stays_a_word(browser, reports):
-    with Visit(browser, reports["hostile"]) as visit:
-        ticks = visit.page.locator("#plot-confusion .ytick text").all_text_contents()
-        assert ticks == ["<script>alert…", "</script><b>b…", '%{x} "quoted"…', "var(--student)", "aaaaaaaaaaaaa…", "7"]
+def test_colours_follow_light_and_dark(visits):
+    visit = visits["wide"]
+    look = f"[{INK}, {LINE}, getComputedStyle(document.documentElement).backgroundColor]"
+    light = visit.page.evaluate(look)
+    visit.page.emulate_media(color_scheme="dark")
+    visit.wait(f"{INK} !== '{light[0]}'")
+    dark = visit.page.evaluate(look)
+    assert (light[1], dark[1]) == ("rgb(213, 94, 0)", "rgb(245, 138, 60)")
+    assert (light[2], dark[2]) == ("rgb(255, 255, 255)", "rgb(20, 23, 27)")
+    visit.page.emulate_media(color_scheme="light")
+    visit.wait(f"{INK} === '{light[0]}'")
+    assert visit.problems == []
 
 
-def test_copy_copies_the_line_as_it_was_written(browser, reports):
-    with Visit(browser, reports["full"], permissions=["clipboard-read", "clipboard-write"]) as visit:
-        button = visit.page.get_by_role("button", name="Copy: In a shell")
-        button.focus()
-        visit.page.keyboard.press("Enter")
-        visit.page.get_by_text("Copied").wait_for()
-        assert visit.page.evaluate("navigator.clipboard.readText()") == records.COMMAND
-        visit.page.get_by_role("button", name="Copy: In Python").click()
-        visit.wait("document.querySelectorAll('button.copy')[1].textContent === 'Copied'")
-        assert visit.page.evaluate("navigator.clipboard.readText()").replace("\r\n", "\n") == records.PYTHON
-        assert visit.problems == []
+def test_printing_is_light_and_comes_back(visits):
+    visit = visits["wide"]
+    visit.page.emulate_media(color_scheme="dark")
+    visit.wait(f"{INK} !== 'rgb(84, 91, 102)'")
+    before = visit.page.evaluate(INK)
+    visit.page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert visit.page.evaluate(INK) == "rgb(84, 91, 102)"
+    assert visit.page.evaluate("document.querySelector('main').clientWidth") == 680
+    assert visit.undrawn() == []
+    visit.page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert visit.page.evaluate(INK) == before
+    visit.page.emulate_media(color_scheme="light")
+    assert visit.problems == []
 
 
-def test_without_a_clipboard_the_code_is_selected(browser, reports):
-    with Visit(browser, reports["full"]) as visit:
-        visit.page.evaluate(
-            "navigator.clipboard.writeText = () => Promise.reject(); document.execCommand = () => false"
-        )
-        visit.page.get_by_role("button", name="Copy: In a shell").click()
-        visit.page.get_by_text("Selected: press Ctrl+C").wait_for()
-        assert visit.page.evaluate("getSelection().toString()").split() == records.COMMAND.split()
+def test_a_class_named_like_a_colour_stays_a_word(visits):
+    ticks = visits["hostile"].page.locator("#plot-confusion .ytick text").all_text_contents()
+    assert ticks == ["<script>alert…", "</script><b>b…", '%{x} "quoted"…', "var(--student)", "aaaaaaaaaaaaa…", "7"]
+
+
+def test_copy_copies_the_line_as_it_was_written(visits):
+    visit = visits["wide"]
+    visit.page.get_by_role("button", name="Copy: In a shell").focus()
+    visit.page.keyboard.press("Enter")
+    visit.wait("document.querySelectorAll('button.copy')[0].textContent === 'Copied'")
+    assert visit.page.evaluate("navigator.clipboard.readText()") == records.COMMAND
+    visit.page.get_by_role("button", name="Copy: In Python").click()
+    visit.wait("document.querySelectorAll('button.copy')[1].textContent === 'Copied'")
+    assert visit.page.evaluate("navigator.clipboard.readText()").replace("\r\n", "\n") == records.PYTHON
+    assert visit.problems == []
+
+
+def test_without_a_clipboard_the_code_is_selected(visits):
+    page = visits["wide"].page
+    page.evaluate("navigator.clipboard.writeText = () => Promise.reject(); document.execCommand = () => false")
+    page.get_by_role("button", name="Copy: In a shell").click()
+    visits["wide"].wait("document.querySelectorAll('button.copy')[0].textContent === 'Selected: press Ctrl+C'")
+    assert page.evaluate("getSelection().toString()").split() == records.COMMAND.split()
+    page.evaluate("delete navigator.clipboard.writeText; delete document.execCommand")
 
 
 def test_without_scripts_the_tables_are_there_and_no_dead_button(browser, reports):
@@ -166,31 +198,6 @@ def test_without_scripts_the_tables_are_there_and_no_dead_button(browser, report
         assert "95.1" in visit.page.locator("#models table").inner_text()
         assert visit.page.locator("button.copy >> visible=true").count() == 0
         assert visit.page.locator("noscript p").inner_text() == "The plots need JavaScript; the tables do not."
-
-
-def test_tab_reaches_everything_that_can_be_used(browser, reports):
-    with Visit(browser, reports["full"], 400) as visit:
-        reached = []
-        for _ in range(40):
-            visit.page.keyboard.press("Tab")
-            reached.append(visit.page.evaluate("document.activeElement.className || document.activeElement.tagName"))
-        assert reached[0] == "skip"
-        assert reached.count("scroll") == 3  # models, disagreements, exports
-        assert reached.count("copy") >= 2
-        assert "SUMMARY" in reached
-
-
-def test_printing_is_light_and_comes_back(browser, reports):
-    with Visit(browser, reports["full"], scheme="dark") as visit:
-        ink = "getComputedStyle(document.querySelector('#plot-size .xtitle')).fill"
-        before = visit.page.evaluate(ink)
-        visit.page.evaluate("dispatchEvent(new Event('beforeprint'))")
-        assert visit.page.evaluate(ink) == "rgb(84, 91, 102)"
-        assert visit.page.evaluate("document.querySelector('main').clientWidth") == 680
-        assert visit.undrawn() == []
-        visit.page.evaluate("dispatchEvent(new Event('afterprint'))")
-        assert visit.page.evaluate(ink) == before
-        assert visit.problems == []
 
 
 def test_text_has_enough_contrast_in_both_schemes(browser, reports):

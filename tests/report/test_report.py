@@ -231,7 +231,7 @@ def broken(record: Any, dice: random.Random) -> Any:
     return record
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32))
 def test_a_record_with_holes_still_gives_a_page(seed):
     record = records.full(steps=20) if seed % 2 else records.regression()
