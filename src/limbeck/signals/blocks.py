@@ -138,7 +138,7 @@ class Block:
         self._full, self._dtype, self._device = (rows, size), dtype, device
         self._buffers: dict[str, Tensor] = {}
         self._ready: set[str] = set()
-        self._slopes: list[float] = []
+        self._points: dict[float, list[tuple[Tensor, Tensor]]] = {}
         self.rows = rows
         self.labels: Tensor | None = None
 
@@ -146,7 +146,7 @@ class Block:
         """The next block, with that many rows. Nothing of the last one is valid any more."""
         self.rows, self.labels = rows, labels
         self._ready.clear()
-        self._slopes.clear()
+        self._points.clear()
 
     def buffer(self, name: str, dtype: torch.dtype | None = None) -> Tensor:
         """Memory [rows, V] that keeps its content within a block. "scratch" is anyone's for a moment."""
@@ -214,22 +214,17 @@ class Block:
     # what closed forms write
     def add(self, temperature: float, slope: Tensor, coefficient: Tensor) -> None:
         """Add coefficient [rows] * slope [rows, V] to the gradient at `log_student(temperature)`."""
-        coefficient = (coefficient / temperature)[:, None]
-        if temperature in self._slopes:
-            self._slope(temperature).addcmul_(slope, coefficient)
+        name, coefficient = f"slope {temperature}", (coefficient / temperature)[:, None]
+        if name in self._ready:
+            self.buffer(name).addcmul_(slope, coefficient)
         else:
-            torch.mul(slope, coefficient, out=self._slope(temperature))
-            self._slopes.append(temperature)
+            torch.mul(slope, coefficient, out=self.buffer(name))
+            self._ready.add(name)
+        self._points.setdefault(temperature, [])
 
     def add_at(self, temperature: float, index: Tensor, coefficient: Tensor) -> None:
         """Add coefficient [rows] to the gradient at `log_student(temperature)[:, index]`, index [rows]."""
-        if temperature not in self._slopes:
-            self._slope(temperature).zero_()
-            self._slopes.append(temperature)
-        self._slope(temperature).scatter_add_(1, index[:, None], (coefficient / temperature)[:, None])
-
-    def _slope(self, temperature: float) -> Tensor:
-        return self.buffer(f"slope {temperature}")
+        self._points.setdefault(temperature, []).append((index[:, None], (coefficient / temperature)[:, None]))
 
     def add_gradient(self, gradient: Tensor) -> None:
         """Add a gradient [rows, V] at the logits themselves."""
@@ -243,11 +238,17 @@ class Block:
     def finish(self) -> Tensor | None:
         """The sum of what was added, as a gradient [rows, V] at the logits; None when nothing was. Ends the softmaxes."""
         gradient = self.buffer("gradient") if "gradient" in self._ready else None
-        for temperature in self._slopes:
-            slope = self._slope(temperature)
-            # the derivative of the softmax itself, once for all terms of a temperature
-            total = slope.sum(-1, keepdim=True)
-            slope.addcmul_(self.log_student(temperature).exp_(), total, value=-1)
+        for temperature, points in self._points.items():
+            # softmax's own derivative, slope - q * sum(slope), once for all terms of a temperature
+            name, q = f"slope {temperature}", self.log_student(temperature).exp_()
+            total = sum(coefficient for _, coefficient in points)
+            if name in self._ready:
+                slope = self.buffer(name)
+                slope.addcmul_(q, slope.sum(-1, keepdim=True) + total, value=-1)
+            else:
+                slope = q.mul_(-total)
+            for index, coefficient in points:
+                slope.scatter_add_(1, index, coefficient)
             gradient = slope if gradient is None else gradient.add_(slope)
         return gradient
 
@@ -262,7 +263,7 @@ def closed_form(formula: Callable[..., Tensor],
 
     It gives the values of a `Block` and, by `block.add` or `block.add_at`, their gradient at the student's log
     probabilities times `coefficient` [rows] (which holds the term's weight). All options of the formula are passed;
-    for those that `accepts(**options)` denies, autograd is used. Without a closed form a term works as well, slower.
+    for those that `accepts(**options)` denies, autograd is used. Without a closed form a term works as well, in more memory.
     """
 
     def register(form: ClosedForm) -> ClosedForm:

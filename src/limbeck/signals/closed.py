@@ -1,7 +1,7 @@
 """Closed forms of the gradients of the commonest token divergences, for walks over lazy logits.
 
 Each gives the values of a block and the derivative at the student's log probabilities; the softmax's own derivative is
-applied once for all terms. Autograd gives the same, with more passes over the block.
+applied once for all terms. Autograd gives the same, in more memory (benchmarks/walk.py).
 """
 
 from __future__ import annotations
