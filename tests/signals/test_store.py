@@ -9,7 +9,8 @@ from safetensors.torch import load_file
 from store_toys import TASK, Rolls, label, make_data, make_teacher
 from torch import nn
 
-from limbeck.data.base import TensorPart
+from limbeck.data.augment import CropFlip, Flip, GaussianNoise, Shift
+from limbeck.data.base import Data, TensorPart
 from limbeck.errors import ArgumentError, DataError, SignalError, StoreError
 from limbeck.signals.store import TopK, store_signals
 from limbeck.tasks.classification import Regression
@@ -118,10 +119,24 @@ def test_views_are_the_live_teacher(tmp_path):
             store.read(ids, views)
 
 
+@pytest.mark.parametrize("augmentation", [CropFlip(1), Flip(), Shift(2)])
+def test_views_of_images(tmp_path, augmentation):
+    torch.manual_seed(0)
+    images = torch.rand(6, 1, 4, 4)
+    data = Data("images", "image", {"train": TensorPart("train", images, augmentation=augmentation)})
+    teacher = CallableTeacher(lambda x: x.flatten(1))
+    store = store_signals(teacher, data, tmp_path, task=TASK, views="all", dtype="float32", shard_rows=13)
+    assert store.rows == 6 * augmentation.count  # the image as it is is one of them
+    assert torch.equal(store.read(torch.arange(6))["logits"], images.flatten(1))
+    batch = data.train.batch(torch.randint(6, (50,)), torch.Generator().manual_seed(0))
+    assert torch.equal(store.read(batch.ids, batch.view)["logits"], batch.inputs.flatten(1))
+    store.check(data=data)
+
+
 def test_augmentations_that_cannot_be_stored(tmp_path):
     with pytest.raises(ArgumentError, match=r"not a finite set.*finite augmentation.*without one"):
-        label(tmp_path / "s", data=make_data(20, Rolls(None)), views="all")
-    with pytest.raises(ArgumentError, match=r"3 views.*views='all'.*4 x 20"):
+        label(tmp_path / "s", data=make_data(20, GaussianNoise()), views="all")
+    with pytest.raises(ArgumentError, match=r"3 views.*views='all'.*3 x 20"):
         label(tmp_path / "s", data=make_data(20, Rolls()))
     assert not (tmp_path / "s").exists()
 

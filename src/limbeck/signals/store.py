@@ -51,7 +51,7 @@ def store_signals(teacher: Any, data: Data, out: str | Path, *, task: Task, taps
 
     `taps`: names of signals; each row of a signal must have one shape for all samples. `top_k`: of signals called
     "logits" keep the k largest log-probabilities, their classes, and the mass of the rest (see `TopK`). `dtype`: float16
-    (3 digits, up to 65504), bfloat16 or float32. `views="all"`: for augmented parts, also every view of every sample.
+    (3 digits, up to 65504), bfloat16 or float32. `views="all"`: every view of every sample of an augmented part.
     `shard_rows`: rows of a file (by default at most 65,536 and 64 MiB); a shard is what an interruption loses at most.
     `progress(done, rows)` is called after each batch.
 
@@ -110,7 +110,7 @@ class SignalStore:
     # what it holds
     @property
     def rows(self) -> int:
-        """How many (sample, view) rows; each sample has one more than its views: itself as it is."""
+        """How many rows: one for each sample, or for each of its views (and the sample as it is)."""
         return self.manifest.rows
 
     @property

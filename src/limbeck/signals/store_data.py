@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,12 +11,10 @@ import torch
 from torch import Tensor
 
 from limbeck.errors import ArgumentError, DataError, StoreError, nearest
-from limbeck.signals.store_files import StoredPart, raw
+from limbeck.signals.store_files import StoredPart
 
 if TYPE_CHECKING:
     from limbeck.data.base import Data, Part
-
-CHUNK = 1024  # samples hashed together
 
 
 def find_parts(data: Data, names: Sequence[str]) -> list[Part]:
@@ -55,45 +52,35 @@ def describe_part(name: str, part: Part, views: str) -> StoredPart:
     if views == "none":
         raise ArgumentError(
             f"The part {name!r} is augmented by {kind}: training would ask for its {count} views of every sample, and "
-            f"views='none' keeps none. Say views='all' (the teacher is run on {count + 1} x {len(part)} samples), or load "
-            "the data without augmentation."
+            f"views='none' keeps none. Say views='all' (the teacher is run on {count} x {len(part)} views), or load the "
+            "data without augmentation."
         )
-    return StoredPart(name, len(part), count, part_hash(part), views_hash(part))
+    same = getattr(augmentation, "identity", None)
+    same = same if isinstance(same, int) and 0 <= same < count else None
+    return StoredPart(name, len(part), count, part_hash(part), views_hash(part), same)
 
 
 def part_hash(part: Part) -> str:
     """sha256 over the ids and the inputs of a part, as they are before augmentation. Labels do not enter."""
-    digest = hashlib.sha256(raw(part.ids))
-    for start in range(0, len(part), CHUNK):
-        _update(digest, part.gather(torch.arange(start, min(start + CHUNK, len(part)))))
-    return digest.hexdigest()
+    from limbeck.data.identity import fingerprint_part
+
+    return fingerprint_part(part, labels=False)
 
 
 def views_hash(part: Part) -> str:
     """sha256 over all views of the first two samples: equal for augmentations that make the same views."""
+    from limbeck.data.base import Part
+
     assert part.augmentation is not None and part.augmentation.count is not None
-    digest = hashlib.sha256()
-    for position in range(min(2, len(part))):
-        for start in range(0, part.augmentation.count, CHUNK):
-            view = torch.arange(start, min(start + CHUNK, part.augmentation.count))
-            _update(digest, part.augmentation.apply(part.gather(torch.full_like(view, position)), view))
-    return digest.hexdigest()
+    apply, count = part.augmentation.apply, part.augmentation.count
 
+    class Views(Part):
+        ids = torch.arange(min(2, len(part)) * count)
 
-def _update(digest: Any, inputs: Any) -> None:
-    if isinstance(inputs, dict):
-        for key in sorted(inputs):
-            digest.update(key.encode())
-            _update(digest, inputs[key])
-    elif isinstance(inputs, Tensor):
-        digest.update(f"{inputs.dtype}{list(inputs.shape)}".encode())
-        digest.update(raw(inputs))
-    elif isinstance(inputs, list | tuple):
-        for item in inputs:
-            text = item if isinstance(item, str) else repr(item)
-            digest.update(f"{len(text)} {text}".encode(errors="surrogatepass"))
-    else:
-        raise DataError(f"Inputs of the type {type(inputs).__name__} cannot be compared: expected tensors or texts.")
+        def gather(self, positions: Tensor) -> Any:
+            return apply(part.gather(positions // count), positions % count)
+
+    return part_hash(Views())
 
 
 def check_part(part: Part, stored: StoredPart, folder: Any) -> None:
@@ -137,7 +124,8 @@ def chunks(parts: Sequence[StoredPart], begin: int, end: int, size: int) -> Iter
     """The rows from `begin` to `end` in batches of at most `size`."""
     first = 0
     for number, part in enumerate(parts):
-        for views in (part.views, 0) if part.views else (0,):
+        segments = [part.views] if part.views else []
+        for views in segments if part.identity is not None else [*segments, 0]:
             rows = part.samples * max(views, 1)
             low, high = max(begin, first), min(end, first + rows)
             for start in range(low, high, size):
@@ -160,7 +148,8 @@ class Rows:
         for part in parts:
             index = np.arange(part.samples)
             viewed.append(first + index * part.views)
-            plain.append(first + part.samples * part.views + index)
+            after = first + part.samples * part.views + index
+            plain.append(after if part.identity is None else viewed[-1] + part.identity)
             first += part.rows
         self.viewed, self.plain = np.concatenate(viewed), np.concatenate(plain)
         self.first = int(ids[0])

@@ -4,8 +4,9 @@
     stores/x/ids.safetensors                ids [samples] int64, part after part
     stores/x/shard-00000.safetensors        the columns of `shard_rows` rows; any safetensors reader opens it
 
-A row is one (sample, view). A part with augmentation has two segments, all its views and its samples as they are; a part
-without has the second only. The row of a sample's view is: first row of the segment + index of the sample * views + view.
+A row is one (sample, view). An augmented part has a segment of all its views, and, unless one of them is the sample as it
+is, another of its samples as they are; a part without augmentation has the latter only. The row of a sample's view is:
+first row of the segment + index of the sample in its part * views + view.
 Files are written aside, synced and renamed; the manifest records a shard only after that.
 """
 
@@ -40,17 +41,21 @@ class Shard:
 
 @dataclass(frozen=True)
 class StoredPart:
-    """A part of the data. `inputs` and `augmentation` are hashes (see store_data); `views` is 0 without augmentation."""
+    """A part of the data. `inputs` and `augmentation` are hashes (see store_data); `views` is 0 without augmentation.
+
+    `identity` is the view that is the sample as it is, None where there is no such view.
+    """
 
     name: str
     samples: int
     views: int
     inputs: str
     augmentation: str | None = None
+    identity: int | None = None
 
     @property
     def rows(self) -> int:
-        return self.samples * (self.views + 1)
+        return self.samples * (self.views + (self.identity is None))
 
 
 @dataclass
