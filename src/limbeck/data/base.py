@@ -126,9 +126,20 @@ class TensorPart(Part):
         self.ids = torch.arange(len(first)) if ids is None else ids
 
     def gather(self, positions: Tensor) -> Inputs:
+        return self.gather_raw(positions)
+
+    def gather_raw(self, positions: Tensor) -> Inputs:
+        """The inputs as they are held."""
         if isinstance(self.inputs, dict):
             return {key: value[positions] for key, value in self.inputs.items()}
         return self.inputs[positions]
+
+
+class PixelPart(TensorPart):
+    """Images held as bytes [n, channels, height, width] uint8, handed out as float from 0 to 1."""
+
+    def gather(self, positions: Tensor) -> Tensor:
+        return self.gather_raw(positions).float().div_(255)
 
 
 class TextPart(Part):
