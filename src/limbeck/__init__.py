@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from limbeck.functional.core import objective
     from limbeck.run import Run
     from limbeck.signals.taps import Taps
-    from limbeck.students import shrink
     from limbeck.students.save import load_module, save_model
+    from limbeck.students.shrink import shrink
     from limbeck.teachers.load import load_model
 
 _PLACES = {

@@ -213,7 +213,9 @@ def _evaluation(job: Job) -> Callable[[nn.Module], dict[str, float]] | None:
     part = job.data.parts.get("valid")
     if part is None or not len(part) or not bool(part.is_labelled().any()):
         return None
-    return lambda module: job.task.scores(predict(module, part, job.task), part.labels, job.data.classes)
+    labels = part.labels
+    assert labels is not None
+    return lambda module: job.task.scores(predict(module, part, job.task), labels, job.data.classes)
 
 
 def _check(bound: Bound, job: Job, teacher: nn.Module | None) -> None:

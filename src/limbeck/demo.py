@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
-SETTING = {"student": "mlp:32", "labelled": 100, "steps": 1500, "batch_size": 64, "learning_rate": 3e-3}
+SETTING: dict[str, Any] = {"student": "mlp:32", "labelled": 100, "steps": 1500, "batch_size": 64, "learning_rate": 3e-3}
 
 
 def teach(out: Path, seed: int = 0) -> Path:

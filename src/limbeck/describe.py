@@ -139,7 +139,7 @@ def _data_options(options: dict[str, Any]) -> dict[str, Any]:
 
 def store_teacher(*, teacher: Any, data: Any, out: str | Path, taps: Sequence[str] | str = ("logits",),
                   top_k: int | None = None, dtype: str = "float16", parts: Sequence[str] | str = ("train",),
-                  views: str = "none", seed: int = 0, task: str | None = None, label: str | None = None,
+                  views: Any = "none", seed: int = 0, task: str | None = None, label: str | None = None,
                   text: str | None = None, features: Any = None, target: str | None = None, labelled: Any = None,
                   valid: Any = 0.1, test: Any = 0.2, unlabelled: Any = None, augment: Any = None,
                   image_size: int | None = None) -> Record:  # fmt: skip

@@ -69,9 +69,11 @@ def read_image_folder(path: Path, image_size: int | None) -> dict[str, Raw]:
     children = sorted(child for child in path.iterdir() if child.is_dir())
     splits = {SPLITS[child.name.lower()]: child for child in children if child.name.lower() in SPLITS}
     folders = splits if splits and len(splits) == len(children) else {"train": path}
-    found, sizes = {}, {}
+    found: dict[str, tuple[list[Path], np.ndarray]] = {}
+    sizes: dict[tuple[int, int], Path] = {}
     for split, folder in folders.items():
-        files, names = [], []
+        files: list[Path] = []
+        names: list[str] = []
         for kind in sorted(child for child in folder.iterdir() if child.is_dir()):
             inside = sorted(file for file in kind.iterdir() if file.suffix.lower() in ENDINGS)
             files += inside

@@ -239,7 +239,7 @@ def _check_labels(given: Any, split: str, name: str, classes: list[str] | None) 
         rows = missing.nonzero()[0]
         raise DataError(
             f"{name}: {len(rows)} of {len(values)} labels of {split!r} are missing (first rows: {rows[:5].tolist()}). Drop "
-            "those rows, put them into a file of their own (unlabelled=FILE), or label them -100 to train on them without a label."
+            "those rows, put them into a file of their own (unlabelled=FILE), or label them -100 to train on them unlabelled."
         )
     if values.dtype.kind in "iuf":
         limit = len(classes) if classes is not None else np.inf
@@ -248,7 +248,7 @@ def _check_labels(given: Any, split: str, name: str, classes: list[str] | None) 
             rows = wrong.nonzero()[0]
             raise DataError(
                 f"{name}: {len(rows)} labels of {split!r} are out of range, such as {values[rows[0]]} in row {rows[0]}. "
-                f"Expected {'0 to ' + str(int(limit) - 1) if np.isfinite(limit) else '0 or more'}, or -100 for an unlabelled sample."
+                f"Expected {'0 to ' + str(int(limit) - 1) if np.isfinite(limit) else '0 or more'}, or -100 for unlabelled."
             )
 
 

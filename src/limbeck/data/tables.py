@@ -78,7 +78,9 @@ class TableEncoder:
     """Columns to float32 features: numbers as they are, few-valued strings one-hot, both as the training part has them."""
 
     def __init__(self, frame: Any, name: str):
-        self.name, self.plan, self.names = name, [], []  # type: ignore[var-annotated]
+        self.name = name
+        self.plan: list[tuple[Any, list[str] | None]] = []
+        self.names: list[str] = []
         for column in frame.columns:
             values = frame[column]
             if values.dtype == object or str(values.dtype).startswith(("str", "category")):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ def evaluate(objective: Objective, step: Step) -> tuple[Tensor, dict[str, Tensor
     parts: list[Tensor] = []
     logs: dict[str, Tensor] = {}
     with _in_full_precision(step):
-        lazy: list[tuple[str, Term, float | Tensor, float | Tensor]] = []
+        lazy: list[Any] = []
         for name, (weight, term) in zip(names, weighted, strict=True):
             if weight.is_zero:
                 continue

@@ -95,7 +95,9 @@ class TokenTerm:
             values = self.function(*(given[name] for name in declaration.inputs), **self.options, reduction="none")
         if not isinstance(values, Tensor) or values.shape != student.shape[:1]:
             seen = list(values.shape) if isinstance(values, Tensor) else type(values).__name__
-            raise SignalError(f"{self.name!r} gave {seen} for {len(student)} tokens. Expected one value for each token.")
+            raise SignalError(
+                f"{self.name!r} gave {seen} for {len(student)} tokens. Expected one value for each token."
+            )
         return values
 
     def check_parameters(self, values: Tensor, leaf: Tensor) -> None:

@@ -48,7 +48,10 @@ class Lazy:
         if self.size is not None and not 0 < self.size <= vocabulary:
             raise SignalError(f"size={self.size}: expected 1 to {vocabulary}, the rows of the weight.")
         if self.dtype is None:
-            device, lower = self.hidden.device.type, min(self.hidden.dtype, self.weight.dtype, key=lambda one: one.itemsize)
+            device, lower = (
+                self.hidden.device.type,
+                min(self.hidden.dtype, self.weight.dtype, key=lambda one: one.itemsize),
+            )
             cast = torch.is_autocast_enabled(device) and lower != torch.float64
             self.dtype = torch.get_autocast_dtype(device) if cast else lower
 
@@ -203,7 +206,9 @@ class _Walk(torch.autograd.Function):
             # gradients are kept at the size of one token's: divided by a count of tokens float16 would lose them
             unit = factors.abs().amax()
             unit = unit.where(unit > 0, 1.0)
-            gradients = [torch.zeros_like(t, dtype=plan.exact) if want and t is not None else None for t, want in trained]
+            gradients = [
+                torch.zeros_like(t, dtype=plan.exact) if want and t is not None else None for t, want in trained
+            ]
             values = _sweep(plan, factors / unit, gradients, parameters)
         ctx.dtypes = [None if t is None else t.dtype for t in (hidden, weight, bias, *parameters, weights)]
         ctx.save_for_backward(unit, values, *gradients)

@@ -34,9 +34,9 @@ def stages(module: nn.Module) -> list[str]:
         if len(large) != 1:
             break
         prefix, inner = f"{prefix}{large[0][0]}.", large[0][1]
-    blocks = [(name, child) for name, child in inner.named_children() if children_of(child) and _size(child)]
-    if len(blocks) > 1:
-        return [prefix + name for name, _ in blocks]
+    containers = [name for name, child in inner.named_children() if children_of(child) and _size(child)]
+    if len(containers) > 1:
+        return [prefix + name for name in containers]
     activations = [name for name, child in inner.named_children() if type(child).__module__.endswith("activation")]
     if activations:
         return [prefix + name for name in activations]

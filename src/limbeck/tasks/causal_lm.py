@@ -26,6 +26,7 @@ from limbeck.tasks.head import check_head, head_of
 if TYPE_CHECKING:
     from limbeck.objectives import Objective
 
+
 class CausalLM(Task):
     """A model of the next token. Signal "logits" [batch, tokens, vocabulary], a `Lazy` where the head allows it.
 
@@ -74,7 +75,9 @@ class CausalLM(Task):
         logits = getattr(output, "logits", output)
         if not isinstance(logits, Tensor) or logits.ndim != 3:
             seen = list(logits.shape) if isinstance(logits, Tensor) else type(output).__name__
-            raise ModelError(f"The model returned {seen}. Expected logits [batch, tokens, vocabulary], as causal LMs give.")
+            raise ModelError(
+                f"The model returned {seen}. Expected logits [batch, tokens, vocabulary], as causal LMs give."
+            )
         return {"logits": logits[..., : self._size(logits.shape[-1])]}
 
     def _size(self, rows: int) -> int:
@@ -104,7 +107,9 @@ class CausalLM(Task):
             for start in range(0, len(part), batch_size):
                 batch = part.batch(torch.arange(start, min(start + batch_size, len(part)))).to(device)
                 if batch.labels is None:
-                    raise DataError(f"The part {part.name!r} has no labels. Make it with token_part(), which shifts them.")
+                    raise DataError(
+                        f"The part {part.name!r} has no labels. Make it with token_part(), which shifts them."
+                    )
                 yield self.signals(self.forward(module, self.view(batch, module, "student")))["logits"], batch.labels
 
         try:
@@ -205,4 +210,8 @@ def token_scores(outputs: Iterable[tuple[Any, Tensor]], block: int = 256) -> dic
     if not count:
         raise DataError("No token is labelled (all are -100), so there is nothing to score.")
     mean = nll / count
-    return {"perplexity": float(torch.tensor(mean, dtype=torch.float64).exp()), "token_accuracy": hits / count, "nll": mean}
+    return {
+        "perplexity": float(torch.tensor(mean, dtype=torch.float64).exp()),
+        "token_accuracy": hits / count,
+        "nll": mean,
+    }

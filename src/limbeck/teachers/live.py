@@ -78,7 +78,8 @@ class Average(Moving):
 
     @torch.no_grad()
     def update(self, modules: Mapping[str, nn.Module], number: int) -> None:
-        mine, theirs = list(self.module.parameters()), list(modules[self.of].parameters())
+        mine: list[Tensor] = list(self.module.parameters())
+        theirs: list[Tensor] = list(modules[self.of].parameters())
         if mine:
             torch._foreach_lerp_(mine, theirs, 1 - self.decay)
         for own, other in zip(self.module.buffers(), modules[self.of].buffers(), strict=True):

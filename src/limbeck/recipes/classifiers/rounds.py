@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from limbeck import objectives as o
 from limbeck.recipes.registry import recipe
@@ -22,7 +22,7 @@ def born_again(job: Job, generations: int = 3) -> Generator[Stage, Result, None]
 
     KL at temperature 1 (Furlanello et al., 2018; the paper's answer is the average of the generations, here the last).
     """
-    teacher = job.teacher
+    teacher: Any = job.teacher
     for number in range(generations):
         student = job.student if number == 0 else job.fresh_student(number)
         result = yield job.stage(o.forward_kl(), teacher=teacher, student=student, name=f"generation {number + 1}")
