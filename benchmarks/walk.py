@@ -80,7 +80,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     context = multiprocessing.get_context("spawn")
-    print(f"{options.tokens} tokens, vocabulary {options.vocabulary:,}, {options.threads} thread(s), torch {torch.__version__}")
+    print(
+        f"{options.tokens} tokens, vocabulary {options.vocabulary:,}, {options.threads} thread(s), torch {torch.__version__}"
+    )
     for width in options.widths:
         print(f"\n{f'width {width}':28}{'ms':>8}{'peak MiB':>10}{'loss':>12}{'gradient':>12}")
         for name, (way, terms) in CASES.items():

@@ -337,7 +337,9 @@ class _Trial:
         if part != "test":
             warnings.append(f"The data have no test part: scores are those of the {part} part.")
         theirs = None
-        if job.teacher is not None:
+        if job.teacher is not None and not job.teacher.covers(job.data.parts[part]):
+            warnings.append(f"The stored teacher has no signals of the {part} part, so that it is not measured on it.")
+        elif job.teacher is not None:
             module = job.teacher.module if isinstance(job.teacher, ModuleTeacher) else None
             teacher_record, theirs, _ = model_record(
                 "teacher", "teacher", [module or job.teacher], job, part, None, measure

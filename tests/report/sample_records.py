@@ -6,16 +6,21 @@ import math
 import random
 from typing import Any
 
-COMMAND = (
-    "limbeck distill clothes/ --teacher runs/teacher --student cnn --recipe kd --temperature 4 --seeds 5 --out runs/clothes"
-)
+COMMAND = "limbeck distill clothes/ --teacher runs/teacher --student cnn --recipe kd --temperature 4 --seeds 5 --out runs/clothes"
 PYTHON = """import limbeck as lb
 
 lb.distill(
     "clothes/", teacher="runs/teacher", student="cnn",
     recipe="kd", temperature=4, seeds=5,
 )"""
-HOSTILE = ["<script>alert(1)</script>", "</script><b>bold</b>", "%{x} \"quoted\" & 'single'", "var(--student)", "a" * 70, "7"]
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "</script><b>bold</b>",
+    "%{x} \"quoted\" & 'single'",
+    "var(--student)",
+    "a" * 70,
+    "7",
+]
 
 
 def stat(mean: float, spread: float, seeds: int, seed: int = 0) -> dict[str, Any]:
@@ -71,9 +76,15 @@ def curves(steps: int) -> dict[str, Any]:
     at = list(range(0, steps * 5, 5))
 
     def falling(first: float, last: float, noise: float) -> list[float]:
-        return [(last + (first - last) * math.exp(-step / (steps * 0.9))) * math.exp(noise * rng.gauss(0, 1)) for step in at]
+        return [
+            (last + (first - last) * math.exp(-step / (steps * 0.9))) * math.exp(noise * rng.gauss(0, 1)) for step in at
+        ]
 
-    terms = {"cross_entropy": falling(2.3, 0.14, 0.3), "forward_kl": falling(9.5, 0.62, 0.25), "hint": falling(0.9, 0.21, 0.08)}
+    terms = {
+        "cross_entropy": falling(2.3, 0.14, 0.3),
+        "forward_kl": falling(9.5, 0.62, 0.25),
+        "hint": falling(0.9, 0.21, 0.08),
+    }
     terms = {"total": [sum(values) for values in zip(*terms.values())], **terms}
     return {"student": {"step": at, **terms}}
 
@@ -97,7 +108,18 @@ def confusion(labels: list[str], samples: int = 2000) -> dict[str, Any]:
 
 def full(classes: list[str] | None = None, steps: int = 480) -> dict[str, Any]:
     """Five seeds, three models, and everything a run can measure."""
-    labels = classes or ["T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
+    labels = classes or [
+        "T-shirt",
+        "Trouser",
+        "Pullover",
+        "Dress",
+        "Coat",
+        "Sandal",
+        "Shirt",
+        "Sneaker",
+        "Bag",
+        "Ankle boot",
+    ]
     return {
         "title": "Clothes on two cores", "limbeck": "0.1.0", "created": "2026-03-04T15:12:09",
         "recipe": {"name": "kd", "arguments": {"temperature": 4.0, "weight": 0.9}, "year": 2015,

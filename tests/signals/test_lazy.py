@@ -38,7 +38,9 @@ TERMS = {
 class Problem:
     """Two short batches of hidden states, two heads, labels and a mask; leaves that require gradients."""
 
-    def __init__(self, student: int = 30, teacher: int = 30, bias: bool = False, post: Post | None = None, seed: int = 0):
+    def __init__(
+        self, student: int = 30, teacher: int = 30, bias: bool = False, post: Post | None = None, seed: int = 0
+    ):
         draw = torch.Generator().manual_seed(seed)
 
         def normal(*shape: int, trained: bool = True) -> Tensor:
@@ -84,7 +86,9 @@ def assert_same(problem: Problem, terms, walked: tuple[Tensor, Tensor], naive: t
     torch.testing.assert_close(walked[1], naive[1], **EXACT)
     assert not walked[1].requires_grad
     scale = 1 / 17  # what a caller divides by
-    for ours, theirs in zip(torch.autograd.grad(walked[0] * scale, leaves), torch.autograd.grad(naive[0] * scale, leaves)):
+    for ours, theirs in zip(
+        torch.autograd.grad(walked[0] * scale, leaves), torch.autograd.grad(naive[0] * scale, leaves)
+    ):
         torch.testing.assert_close(ours, theirs, **EXACT)
 
 

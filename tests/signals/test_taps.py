@@ -43,7 +43,7 @@ class Chain(nn.Module):
         return self.head(x)
 
 
-@pytest.fixture()
+@pytest.fixture
 def chain():
     torch.manual_seed(0)
     return Chain()
@@ -82,7 +82,9 @@ def test_stop_ends_the_forward_after_the_last_signal(chain):
 def test_a_stop_belongs_to_its_owner(chain):
     with Taps(chain, ["layer.2"]) as outer, Taps(chain, ["layer.0"], stop=True) as inner:
         with pytest.raises(SignalError, match="No signal came from"):
-            outer.run(lambda: inner.run(lambda: chain(X)))  # the inner stop ends the inner run, and the outer one says so
+            outer.run(
+                lambda: inner.run(lambda: chain(X))
+            )  # the inner stop ends the inner run, and the outer one says so
         assert "layer.0" in inner.signals
 
 

@@ -32,7 +32,9 @@ def gpt2(vocabulary: int = VOCABULARY, seed: int = 0, width: int = 16) -> nn.Mod
     return transformers.GPT2LMHeadModel(config).eval()
 
 
-def llama_like(name: str = "Llama", seed: int = 0, width: int = 16, vocabulary: int = VOCABULARY, **options) -> nn.Module:
+def llama_like(
+    name: str = "Llama", seed: int = 0, width: int = 16, vocabulary: int = VOCABULARY, **options
+) -> nn.Module:
     torch.manual_seed(seed)
     config = getattr(transformers, f"{name}Config")(
         vocab_size=vocabulary, hidden_size=width, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4,

@@ -4,13 +4,18 @@ import pytest
 import torch
 from torch import nn
 
+from limbeck.api import distill
 from limbeck.data.base import Data, TensorPart
 from limbeck.errors import SignalError, StoreError
+from limbeck.objectives import cross_entropy, forward_kl
 from limbeck.signals.store import store_signals
 from limbeck.tasks.classification import Classification
 from limbeck.teachers.base import ModuleTeacher, as_teacher
 from limbeck.teachers.ensemble import Ensemble
 from limbeck.teachers.stored import StoredTeacher
+from limbeck.training.execute import Runner
+from limbeck.training.job import Job
+from limbeck.training.settings import Settings
 
 TASK = Classification()
 
@@ -99,6 +104,28 @@ def test_a_store_is_a_teacher(tmp_path, net):
     assert isinstance(as_teacher(store), StoredTeacher)
     both = Ensemble([store, net])
     assert not both.stored and Ensemble([store, StoredTeacher(tmp_path)]).stored
+    assert both.covers(data.train) and not both.covers(data.parts["test"]) and ModuleTeacher(net).covers(data.train)
     batch = data.train.batch([5, 6])
     expected = ModuleTeacher(net).read(batch, ["logits"], TASK)["logits"].log_softmax(-1)
     assert torch.allclose(both.read(batch, ["logits"], TASK)["logits"], expected, atol=1e-3)
+
+
+def test_training_from_a_store_gives_the_live_teachers_student(tmp_path, net):
+    data = make_data(Flip())
+    # float32, and batches of the size that training asks for: the same bits
+    store = store_signals(net, data, tmp_path, task=TASK, dtype="float32", views="all", batch_size=8)
+    objective = cross_entropy() + forward_kl(temperature=4.0)
+    found = []
+    for teacher in (net, store):
+        torch.manual_seed(1)
+        job = Job(TASK, data, nn.Linear(6, 5), as_teacher(teacher), Settings().with_(epochs=2, batch_size=8))
+        found.append(Runner(cpu=True).run(job.stage(objective)).student.weight)
+    assert torch.allclose(*found, atol=1e-6) and not torch.equal(found[0], nn.Linear(6, 5).weight)
+
+
+def test_a_store_of_the_training_part_is_enough(tmp_path, net):
+    data = make_data()
+    store = store_signals(net, data, tmp_path / "s", task=TASK)
+    run = distill("kd", teacher=store, student="mlp:8", data=data, epochs=1, measure=False)
+    assert [model["name"] for model in run.record["models"]] == ["student"]
+    assert any("no signals of the test part" in warning for warning in run.record["warnings"])

@@ -46,9 +46,9 @@ def attention_map_mse(student: Tensor, teacher: Tensor, *, power: float = 2.0, m
     """
     teacher = teacher.detach()
     if student.shape[2] > teacher.shape[2]:
-        student = F.adaptive_avg_pool2d(student, list(teacher.shape[2:]))
+        student = F.adaptive_avg_pool2d(student, (teacher.shape[2], teacher.shape[3]))
     elif student.shape[2] < teacher.shape[2]:
-        teacher = F.adaptive_avg_pool2d(teacher, list(student.shape[2:]))
+        teacher = F.adaptive_avg_pool2d(teacher, (student.shape[2], student.shape[3]))
 
     def attention(maps: Tensor) -> Tensor:
         return F.normalize(maps.pow(power).mean(1).flatten(1))

@@ -13,7 +13,7 @@ from limbeck.errors import ModelError, SignalError
 from limbeck.evaluation.modes import evaluating
 
 if TYPE_CHECKING:
-    from limbeck.data.base import Batch
+    from limbeck.data.base import Batch, Part
     from limbeck.tasks.base import Task
 
 
@@ -36,6 +36,10 @@ class Teacher:
 
     def check(self, data: Any) -> None:
         """Raise where this teacher cannot speak about these data."""
+
+    def covers(self, part: Part) -> bool:
+        """Whether it can be read for every sample of a part (a store may hold another part only)."""
+        return True
 
 
 def module_hash(module: nn.Module) -> str:

@@ -14,7 +14,7 @@ from limbeck.errors import ArgumentError, ModelError, SignalError
 from limbeck.teachers.base import Teacher, as_teacher
 
 if TYPE_CHECKING:
-    from limbeck.data.base import Batch
+    from limbeck.data.base import Batch, Part
     from limbeck.tasks.base import Task
 
 
@@ -100,3 +100,6 @@ class Ensemble(Teacher):
     def check(self, data: Any) -> None:
         for teacher in self.teachers.values():
             teacher.check(data)
+
+    def covers(self, part: Part) -> bool:
+        return all(teacher.covers(part) for teacher in self.teachers.values())
