@@ -1,5 +1,7 @@
 """A stored teacher: the live one's signals, without its model."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -112,15 +114,13 @@ def test_a_store_is_a_teacher(tmp_path, net):
 
 def test_training_from_a_store_gives_the_live_teachers_student(tmp_path, net):
     data = make_data(Flip())
-    # float32, and batches of the size that training asks for: the same bits
     store = store_signals(net, data, tmp_path, task=TASK, dtype="float32", views="all", batch_size=8)
     objective = cross_entropy() + forward_kl(temperature=4.0)
-    found = []
+    found, start = [], nn.Linear(6, 5)
     for teacher in (net, store):
-        torch.manual_seed(1)
-        job = Job(TASK, data, nn.Linear(6, 5), as_teacher(teacher), Settings().with_(epochs=2, batch_size=8))
+        job = Job(TASK, data, copy.deepcopy(start), as_teacher(teacher), Settings().with_(epochs=2, batch_size=8))
         found.append(Runner(cpu=True).run(job.stage(objective)).student.weight)
-    assert torch.allclose(*found, atol=1e-6) and not torch.equal(found[0], nn.Linear(6, 5).weight)
+    assert torch.allclose(*found, atol=1e-6) and not torch.allclose(found[0], start.weight, atol=1e-3)
 
 
 def test_a_store_of_the_training_part_is_enough(tmp_path, net):
