@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from limbeck.errors import LimbeckError
     from limbeck.functional.core import objective
     from limbeck.run import Run
+    from limbeck.signals.store import SignalStore, store_signals
     from limbeck.signals.taps import Taps
     from limbeck.students.save import load_module, save_model
     from limbeck.students.shrink import shrink
@@ -31,7 +32,7 @@ _PLACES = {
     "load_data": "limbeck.data", "Data": "limbeck.data", "Taps": "limbeck.signals.taps",
     "objective": "limbeck.functional.core", "compose": "limbeck.objectives.formula", "recipe": "limbeck.recipes.registry",
     "shrink": "limbeck.students.shrink", "load_model": "limbeck.teachers.load", "load_module": "limbeck.students.save",
-    "save_model": "limbeck.students.save",
+    "save_model": "limbeck.students.save", "store_signals": "limbeck.signals.store", "SignalStore": "limbeck.signals.store",
 }  # fmt: skip
 _ROOMS = ("functional", "objectives", "recipes", "signals", "teachers", "students", "tasks", "data", "training",
           "evaluation", "export", "report")  # fmt: skip

@@ -82,7 +82,8 @@ def _collect(part: Part, batch_size: int, progress: Progress | None, read: Calla
     for start in range(0, total, batch_size):
         positions = torch.arange(start, min(start + batch_size, total))
         logits = read(part.batch(positions))["logits"]
-        logits = torch.as_tensor(logits).detach().float().cpu()
+        logits = logits.whole() if hasattr(logits, "whole") else torch.as_tensor(logits)
+        logits = logits.detach().float().cpu()
         if logits.ndim == 0 or len(logits) != len(positions):
             raise ModelError(f"The model gave outputs of shape {list(logits.shape)} for {len(positions)} samples; "
                              "expected one row for each.")  # fmt: skip

@@ -33,10 +33,11 @@ def _groups(weighed: list[Weighed]) -> list[list[Weighed]]:
     groups: dict[Any, list[Weighed]] = {}
     for item in weighed:
         term = item[1]
-        if term.per != "item" or term.projection or term.transform is not None:
+        own = type(term).values is not Formula.values or type(term).arguments is not Formula.arguments
+        if own or term.per != "item" or term.projection or term.transform is not None:
             raise SignalError(
-                f"{term.name!r} needs whole logits (a relation, a projector or a transform), and the logits here are lazy. "
-                "Take hidden states instead, or a task that gives whole logits."
+                f"{term.name!r} needs whole logits (a relation, a projector, a transform, or values of its own), and the "
+                "logits here are lazy. Take hidden states instead, or a task that gives whole logits."
             )
         groups.setdefault((term.student_ref, term.teacher_ref), []).append(item)
     for student, teacher in list(groups):
@@ -54,15 +55,16 @@ def _walk_group(group: list[Weighed], step: Step) -> tuple[Tensor, dict[str, Ten
     labels = step.batch.labels if any(term.declaration.labels for _, term, _, _ in group) else None
     kind = "sample" if student.ndim == 2 else "token"
     mask, _ = step.population(kind, labelled=False)
+    exact = torch.float64 if student.dtype == torch.float64 else torch.float32
     factors, counts, penalties = [], [], []
     for _, term, factor, penalty in group:
         counts.append(step.population(kind, term.labelled)[1])
-        factors.append(torch.as_tensor(factor, dtype=torch.float32, device=student.hidden.device))
+        factors.append(torch.as_tensor(factor, dtype=exact, device=student.device))
         if isinstance(penalty, Tensor) or penalty:
             penalties.append(penalty * step.share)
     if not all(counts):
         counts = [count or (float(student.shape[:-1].numel()) if mask is None else 1.0) for count in counts]
-    divided = torch.stack(factors) / torch.tensor(counts, device=student.hidden.device)
+    divided = torch.stack(factors) / torch.tensor(counts, dtype=exact, device=student.device)
     terms = [TokenTerm(term.function, term.options) for _, term, _, _ in group]
     total, values = walk(
         student, teacher, labels, None if mask is None else mask.expand(student.shape[:-1]), terms, divided

@@ -25,7 +25,11 @@ class Align(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if tuple(x.shape[2:]) != self.size:
             larger = x.shape[2] > self.size[0]
-            x = F.adaptive_avg_pool2d(x, (self.size[0], self.size[1])) if larger else F.interpolate(x, self.size, mode="bilinear")
+            x = (
+                F.adaptive_avg_pool2d(x, (self.size[0], self.size[1]))
+                if larger
+                else F.interpolate(x, self.size, mode="bilinear")
+            )
         return self.conv(x)
 
 
