@@ -66,7 +66,7 @@ def test_measures_by_name():
     assert measure("probability_loyalty").meaning
     where = measure("label_agreement_teacher_wrong")
     assert (where.label, where.meaning, where.share) == (
-        "Label agreement",
+        "Label agreement, teacher wrong",
         "The same, where the teacher is wrong.",
         True,
     )

@@ -131,7 +131,10 @@ def measure(key: str) -> Measure:
     for suffix, words in _SUFFIXES.items():
         base = MEASURES.get(key.removesuffix(suffix))
         if base and key.endswith(suffix):
-            return Measure(key, base.label, f"The same, {words}.", base.better, base.share)
+            short = words.removeprefix("where the ").replace(
+                " is ", " "
+            )  # tables in a terminal have no room for meanings
+            return Measure(key, f"{base.label}, {short}", f"The same, {words}.", base.better, base.share)
     label = key.replace("_", " ")
     return Measure(key, label[:1].upper() + label[1:])
 
