@@ -23,7 +23,7 @@ from limbeck.signals.step import derive
 from limbeck.tasks import Task, resolve
 from limbeck.teachers.base import ModuleTeacher, Teacher, as_teacher
 from limbeck.training.execute import Runner
-from limbeck.training.folder import RunFolder
+from limbeck.training.folder import RunFolder, main_process
 from limbeck.training.job import Job
 from limbeck.training.settings import Settings, setting_names
 
@@ -94,6 +94,8 @@ def distill(recipe: Any = None, *, teacher: Any = None, student: Any = None, dat
     try:
         students, results, curves = trial.train(seeds)
         alone = trial.train_alone(seeds, sum(result.steps for result in results)) if baseline else []
+        if not main_process():  # the first process measures and writes
+            return Run(students[0], {"verdict": "", "models": []}, task=job.task, data=job.data)
         record = trial.record(students, alone, measure) | curves
         record |= {"seconds": round(time.perf_counter() - begun, 3), "config": config, "seeds": list(range(seeds))}
         run = Run(students[0], record, task=job.task, data=job.data, folder=folder)

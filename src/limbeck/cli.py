@@ -132,6 +132,7 @@ def distill(words: Words = None, config: Config = None, json_: Json = False,
                 f"Missing: {needed}=. For example: limbeck distill kd teacher=runs/teacher data=digits out=runs/x"
             )
     from limbeck.api import distill as run_distill
+    from limbeck.training.folder import main_process
 
     given.setdefault("dry_run", dry_run)
     if given.get("baseline") and not given["dry_run"] and not json_:
@@ -140,6 +141,8 @@ def distill(words: Words = None, config: Config = None, json_: Json = False,
             file=sys.stderr,
         )
     run = run_distill(plain[0] if plain else None, **given)
+    if not main_process():
+        return
     if isinstance(run, dict):
         show(run) if json_ else _show_dry_run(run)
     elif json_:

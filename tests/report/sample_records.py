@@ -6,7 +6,7 @@ import math
 import random
 from typing import Any
 
-COMMAND = "limbeck distill clothes/ --teacher runs/teacher --student cnn --recipe kd --temperature 4 --seeds 5 --out runs/clothes"
+COMMAND = "limbeck distill kd teacher=runs/teacher student=cnn data=clothes temperature=4 seeds=5 out=runs/clothes"
 PYTHON = """import limbeck as lb
 
 lb.distill(

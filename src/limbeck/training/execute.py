@@ -29,7 +29,7 @@ class Runner:
             accelerator = Accelerator(cpu=cpu)
         self.accelerator, self.folder, self.resume, self.watchers = accelerator, folder, resume, watchers
         self.checkpoint_seconds = checkpoint_seconds
-        self.metrics = Metrics(folder / "metrics.jsonl" if folder else None)
+        self.metrics = Metrics(folder / "metrics.jsonl" if folder else None, accelerator.is_main_process)
         if resume:
             self.metrics.load()
         self.index = 0

@@ -24,6 +24,11 @@ def write_text(path: Path, text: str) -> None:
         raise RunError(f"Could not write {path}: {error.strerror or error}.") from error
 
 
+def main_process() -> bool:
+    """Whether this process is the one that writes: the first of those that torchrun started, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 class RunFolder:
     """`config.yaml`: what was asked for. `run.json`: how far it came. See `files` for the rest."""
 
@@ -35,9 +40,12 @@ class RunFolder:
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
+        self.writes = main_process()
 
     def open(self, config: dict[str, Any], *, resume: bool = False, overwrite: bool = False) -> None:
         """Take the folder for a run. Refuses one that holds another run, unless it resumes or overwrites it."""
+        if not self.writes:
+            return
         held = self.path / "run.json"
         if self.path.exists() and not self.path.is_dir():
             raise RunError(f"out={str(self.path)!r} is a file. Give a folder.")
@@ -85,7 +93,11 @@ class RunFolder:
 
     def status(self, status: str, **more: Any) -> None:
         """running, interrupted, diverged, failed, finished."""
+        if not self.writes:
+            return
         write_text(self.path / "run.json", json.dumps({"status": status, **more}, indent=1))
 
     def write(self, name: str, content: Any) -> None:
+        if not self.writes:
+            return
         write_text(self.path / name, content if isinstance(content, str) else json.dumps(content, indent=1))

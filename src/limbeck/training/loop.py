@@ -395,11 +395,15 @@ class Loop:
     def _maybe_save(self) -> None:
         every = self.settings.checkpoint_every
         due = self.number % every == 0 if every else time.monotonic() - self._saved_at > self.checkpoint_seconds
-        if self.processes > 1 and not every:
-            due = bool(self.accelerator.reduce(torch.tensor(float(due), device=self.device), "sum") > 0)
+        stop = self._stop
+        if self.processes > 1:  # processes decide together, and not at every step
+            if self.number % self.settings.log_every and not every:
+                return
+            asked = self.accelerator.reduce(torch.tensor([float(due), float(stop)], device=self.device), "sum")
+            due, stop = bool(asked[0] > 0), bool(asked[1] > 0)
         if self.checkpoints and due:
             self.save()
-        if self._stop:
+        if stop:
             self.save()
             where = f"Saved after step {self.number}; run the same command with resume=true to go on."
             if not self.checkpoints:

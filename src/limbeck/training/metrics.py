@@ -14,8 +14,8 @@ Record = dict[str, Any]
 class Metrics:
     """Records of a run. With a path they are appended to a file; on resume, lines beyond the checkpoint are dropped."""
 
-    def __init__(self, path: Path | None = None):
-        self.path = path
+    def __init__(self, path: Path | None = None, write: bool = True):
+        self.path, self.write = path, write
         self.records: list[Record] = []
         self._file: Any = None
 
@@ -39,14 +39,14 @@ class Metrics:
             record for record in self.records
             if (record["stage"], record["step"]) < place or ("scores" in record and (record["stage"], record["step"]) == place)
         ]  # fmt: skip
-        if self.path is not None and self.path.exists():
+        if self.write and self.path is not None and self.path.exists():
             aside = self.path.with_suffix(".tmp")
             aside.write_text("".join(json.dumps(record) + "\n" for record in self.records))
             aside.replace(self.path)
 
     def add(self, *records: Record) -> None:
         self.records += records
-        if self.path is None or not records:
+        if not self.write or self.path is None or not records:
             return
         if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)

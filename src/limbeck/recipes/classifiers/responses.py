@@ -114,7 +114,7 @@ def ssld(job: Job) -> Stage:
     return job.stage(o.symmetric_kl())
 
 
-@recipe(paper="FitNets' baselines: the same student on labels alone", year=2015, field="classifiers",
+@recipe(paper="Distilling the Knowledge in a Neural Network (its baseline)", year=2015, field="classifiers",
         needs=("labels",), tasks=("classification", "regression"))  # fmt: skip
 def alone(job: Job) -> Stage:
     """The fair baseline: the same student, the same number of updates, the labels, no teacher.
