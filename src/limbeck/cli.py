@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -157,6 +158,8 @@ def _show_dry_run(found: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from limbeck.report.numbers import size
+
     console, table = Console(), Table(title="Dry run: nothing was trained", show_header=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
@@ -172,8 +175,8 @@ def _show_dry_run(found: dict[str, Any]) -> None:
         "steps", f"{found['steps']} at {found['seconds_per_step'] * 1000:.1f} ms, {found['trainings']} training(s)"
     )
     table.add_row("time, estimated", f"{found['estimated_seconds']} s, without evaluation")
-    for name, size in found["estimated_bytes"].items():
-        table.add_row(f"memory, {name}", f"{size / 1e6:,.1f} MB")
+    for name, count in found["estimated_bytes"].items():
+        table.add_row(f"memory, {name}", size(count))
     console.print(table)
 
 
@@ -343,14 +346,27 @@ def _version(
 
 def main() -> None:
     """The entry point: a LimbeckError becomes one clear line and an exit code."""
+    code = run()
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # the threads of gloo abort some exits after all is done
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def run() -> int:
+    """Run the command line; returns its exit code."""
     try:
         app()
+    except SystemExit as done:
+        return done.code if isinstance(done.code, int) else 0 if done.code is None else 1
     except LimbeckError as error:
         print(f"limbeck: {error}", file=sys.stderr)
-        sys.exit(130 if isinstance(error, Interrupted) else 2 if isinstance(error, ArgumentError) else 1)
+        return 130 if isinstance(error, Interrupted) else 2 if isinstance(error, ArgumentError) else 1
     except KeyboardInterrupt:
         print("limbeck: stopped.", file=sys.stderr)
-        sys.exit(130)
+        return 130
+    return 0
 
 
 if __name__ == "__main__":

@@ -34,10 +34,15 @@ class Align(nn.Module):
 
 
 def _linear(student: Shape, teacher: Shape, bias: bool = True) -> nn.Module:
-    if len(student) not in (2, 3) or len(student) != len(teacher):
+    if len(student) != len(teacher):
         raise SignalError(
-            f"A linear projector maps [batch, width] or [batch, tokens, width]; the student's signal is {list(student)}, "
-            f"the teacher's {list(teacher)}. For maps [batch, channels, height, width] use projected('conv')."
+            f"The student's signal {list(student)} and the teacher's {list(teacher)} are of different kinds (vectors, tokens or "
+            "maps), and no projector leads from one to the other. Tap layers of one kind, or compare relations (rkd, cka)."
+        )
+    if len(student) not in (2, 3):
+        raise SignalError(
+            f"A linear projector maps [batch, width] or [batch, tokens, width]; the student's signal is {list(student)}. For "
+            "maps [batch, channels, height, width] use projected('conv')."
         )
     return nn.Linear(student[-1], teacher[-1], bias=bias)
 
@@ -57,7 +62,7 @@ def _conv(student: Shape, teacher: Shape) -> nn.Module:
 
 def _regressor(student: Shape, teacher: Shape) -> nn.Module:
     """FitNets' regressor (Romero et al. 2015): convolution, batch norm, ReLU; linear for vectors and tokens."""
-    if len(student) != 4:
+    if len(student) != 4 or len(teacher) != 4:
         return _linear(student, teacher)
     _maps(student, teacher, "regressor")
     (c, h), (outputs, size) = (student[1], student[2]), (teacher[1], teacher[2])
@@ -76,7 +81,7 @@ def _regressor(student: Shape, teacher: Shape) -> nn.Module:
 
 
 def _auto(student: Shape, teacher: Shape) -> nn.Module:
-    return _conv(student, teacher) if len(student) == 4 else _linear(student, teacher)
+    return _conv(student, teacher) if len(student) == len(teacher) == 4 else _linear(student, teacher)
 
 
 KINDS = {"auto": _auto, "linear": _linear, "conv": _conv, "regressor": _regressor}
