@@ -36,8 +36,8 @@ class Align(nn.Module):
 def _linear(student: Shape, teacher: Shape, bias: bool = True) -> nn.Module:
     if len(student) != len(teacher):
         raise SignalError(
-            f"The student's signal {list(student)} and the teacher's {list(teacher)} are of different kinds (vectors, tokens or "
-            "maps), and no projector leads from one to the other. Tap layers of one kind, or compare relations (rkd, cka)."
+            f"The student's signal {list(student)} and the teacher's {list(teacher)} are of different kinds (vectors, tokens "
+            "or maps), and no projector leads from one to the other. Tap layers of one kind, or compare relations (rkd, cka)."
         )
     if len(student) not in (2, 3):
         raise SignalError(
