@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import datetime
 import inspect
 import math
-import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from limbeck import __version__
+from limbeck.config import name_of, plain
 from limbeck.data.base import Data
 from limbeck.errors import ArgumentError, DivergedError, Interrupted, LimbeckError, ModelError, RunError, nearest
 from limbeck.recipes.registry import Bound, as_bound
 from limbeck.run import Record, Run
 from limbeck.signals.step import derive
 from limbeck.tasks import Task, resolve
-from limbeck.teachers.base import ModuleTeacher, Teacher, as_teacher
-from limbeck.training.execute import Runner
+from limbeck.teachers.base import as_teacher
 from limbeck.training.folder import RunFolder, main_process
 from limbeck.training.job import Job
 from limbeck.training.settings import Settings, setting_names
+from limbeck.trial import Trial
 
 DATA_OPTIONS = (
     "label",
@@ -90,7 +88,7 @@ def distill(recipe: Any = None, *, teacher: Any = None, student: Any = None, dat
         folder.write("data.json", {**job.data.about, "fingerprint": job.data.fingerprint()})
     elif resume:
         raise ArgumentError("resume=true needs out=, the folder of the run to go on with.")
-    trial = _Trial(prepared, folder, resume, track, progress, config)
+    trial = Trial(prepared, folder, resume, track, progress, config)
     try:
         students, results, curves = trial.train(seeds)
         alone = trial.train_alone(seeds, sum(result.steps for result in results)) if baseline else []
@@ -143,10 +141,10 @@ def prepare(recipe: Any = None, *, teacher: Any = None, student: Any = None, dat
     job.evaluation = _evaluation(job)
     _check(bound, job, module)
     config = {
-        "recipe": bound.recipe.name, "arguments": bound.arguments, "teacher": _name(teacher), "student": _name(student),
-        "data": _name(data), "task": the_task.name, **data_options, **settings,
+        "recipe": bound.recipe.name, "arguments": bound.arguments, "teacher": name_of(teacher), "student": name_of(student),
+        "data": name_of(data), "task": the_task.name, **data_options, **settings,
     }  # fmt: skip
-    return Prepared(bound, job, make, _plain(config), list(given.about.get("warnings", [])))
+    return Prepared(bound, job, make, plain(config), list(given.about.get("warnings", [])))
 
 
 def _sort(recipe: Any, task: Any, options: Mapping[str, Any]) -> tuple[Bound | None, dict[str, Any], dict[str, Any]]:
@@ -253,171 +251,6 @@ def _check_outputs(job: Job) -> None:
     found = 1 if logits.ndim == 1 else logits.shape[-1]
     if found != width:
         raise ModelError(f"The teacher gives {found} outputs for each sample; the data {job.data.name!r} need {width}.")
-
-
-class _Trial:
-    """All trainings of one `distill`: seeds, and the baseline."""
-
-    def __init__(self, prepared: Prepared, folder: RunFolder | None, resume: bool, track: str | None,
-                 progress: bool | None, config: dict[str, Any]):  # fmt: skip
-        self.prepared, self.job, self.folder, self.resume = prepared, prepared.job, folder, resume
-        self.track, self.progress, self.config = track, progress, config
-        self.seconds: list[float] = []
-
-    def _runner(self, title: str, place: str) -> Runner:
-        from limbeck.training.progress import ProgressBar, Tracking
-
-        path = self.folder.path / place if self.folder else None
-        watchers: list[Any] = [] if self.progress is False else [ProgressBar(title, always=self.progress is True)]
-        accelerator = None
-        if self.track and place == ".":
-            from accelerate import Accelerator
-
-            from limbeck.training.metrics import check_tracker
-
-            check_tracker(self.track)
-            accelerator = Accelerator(log_with=self.track, project_dir=str(path or "."))
-            watchers.append(Tracking(accelerator, self.config))
-        return Runner(path, resume=self.resume, watchers=tuple(watchers), accelerator=accelerator)
-
-    def _job(self, number: int) -> Job:
-        seed = self.job.settings.seed
-        if number == 0:
-            return replace(self.job, stages_made=0)
-        student = self.prepared.make_student(derive(seed, "student", number) % 2**31)
-        settings = self.job.settings.with_(seed=derive(seed, "seed", number) % 2**31)
-        return replace(self.job, student=student, settings=settings, stages_made=0)
-
-    def train(self, seeds: int) -> tuple[list[nn.Module], list[Any], Record]:
-        """The students of all seeds; the first one's results and curves."""
-        students, results, curves = [], [], {}
-        initial = _weights(self.job.student)
-        for number in range(seeds):
-            job = self._job(number)
-            title = self.prepared.bound.recipe.name + (f" (seed {number + 1} of {seeds})" if seeds > 1 else "")
-            runner = self._runner(title, "." if number == 0 else f"seeds/{number}")
-            begun = time.perf_counter()
-            result = runner.run(self.prepared.bound(job))
-            self.seconds.append(time.perf_counter() - begun)
-            students.append(result.student)
-            if number == 0:
-                results = runner.results
-                metrics = runner.metrics
-                curves = {"curves": metrics.curves(), "scores_over_time": metrics.scores()}
-        self.initial = initial
-        return students, results, curves
-
-    def train_alone(self, seeds: int, steps: int) -> list[nn.Module]:
-        """The same students from the same beginnings, on labels alone, for the same number of updates."""
-        found = []
-        alone = as_bound("alone")
-        for number in range(seeds):
-            job = self._job(number)
-            if number == 0:  # the first student has been trained in place: begin again from its first weights
-                import copy
-
-                student = copy.deepcopy(self.job.student)
-                student.load_state_dict(self.initial)
-                job = replace(job, student=student)
-            job = replace(job, settings=job.settings.with_(steps=steps), teacher=None)
-            title = "alone" + (f" (seed {number + 1} of {seeds})" if seeds > 1 else "")
-            found.append(
-                self._runner(title, "alone" if number == 0 else f"alone/seeds/{number}").run(alone(job)).student
-            )
-        return found
-
-    def record(self, students: list[nn.Module], alone: list[nn.Module], measure: bool) -> Record:
-        """Everything that is measured of teacher, students and baseline: the record of the run."""
-        from limbeck.evaluation.record import describe_data, model_record
-        from limbeck.machine import describe as describe_machine
-        from limbeck.students.save import save_model
-
-        job, bound = self.job, self.prepared.bound
-        saved = None
-        if self.folder is not None:
-            saved = self.folder.path / "student"
-            save_model(students[0], saved, task=job.task)
-        part = next(name for name in ("test", "valid", "train") if name in job.data.parts)
-        models, confusion, warnings = [], None, list(self.prepared.warnings)
-        if part != "test":
-            warnings.append(f"The data have no test part: scores are those of the {part} part.")
-        theirs = None
-        if job.teacher is not None and not job.teacher.covers(job.data.parts[part]):
-            warnings.append(f"The stored teacher has no signals of the {part} part, so that it is not measured on it.")
-        elif job.teacher is not None:
-            module = job.teacher.module if isinstance(job.teacher, ModuleTeacher) else None
-            teacher_record, theirs, _ = model_record(
-                "teacher", "teacher", [module or job.teacher], job, part, None, measure
-            )
-            models.append(teacher_record)
-        student_record, _, confusion = model_record("student", "student", students, job, part, theirs, measure, saved)
-        models.append(student_record)
-        if alone:
-            record, _, _ = model_record("student alone", "baseline", alone, job, part, theirs, False)
-            record["cost"] = student_record["cost"]
-            models.append(record)
-        for model in models:
-            warnings += model["cost"].pop("warnings", [])
-        recipe = bound.recipe
-        arguments = {name: p.default for name, p in recipe.parameters.items()} | bound.arguments
-        return {
-            "title": f"{recipe.name} on {job.data.name}", "limbeck": __version__,
-            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "recipe": {"name": recipe.name, "arguments": _plain(arguments), "paper": recipe.paper, "year": recipe.year,
-                       "summary": recipe.summary},
-            "task": job.task.name, "data": describe_data(job.data, part), "machine": describe_machine(),
-            "training_seconds": [round(value, 3) for value in self.seconds],
-            "models": models, "confusion": confusion, "exports": [], "warnings": list(dict.fromkeys(warnings)),
-            "command": command(self.config, self.folder), "python": python(self.config, self.folder),
-        }  # fmt: skip
-
-
-def _weights(module: nn.Module) -> dict[str, Any]:
-    return {key: value.detach().clone() for key, value in module.state_dict().items()}
-
-
-def _name(value: Any) -> Any:
-    """What a run's config says of an object: texts and numbers as they are, other things by their kind."""
-    if value is None or isinstance(value, str | int | float | bool):
-        return value
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, Teacher | nn.Module):
-        return f"<{type(value).__name__}>"
-    if isinstance(value, Data):
-        return f"<{value.name}>"
-    if isinstance(value, list | tuple):
-        return [_name(item) for item in value]
-    return f"<{type(value).__name__}>"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return _name(value)
-
-
-def _flat(config: Mapping[str, Any], folder: RunFolder | None) -> dict[str, Any]:
-    flat = {key: value for key, value in config.items() if key not in ("recipe", "arguments") and value is not None}
-    return {**flat, **config["arguments"], **({"out": str(folder.path)} if folder else {})}
-
-
-def command(config: Mapping[str, Any], folder: RunFolder | None) -> str:
-    """The command line that does the same. Python objects have no such line; they stand in angle brackets."""
-    words = ["limbeck", "distill", config["recipe"]]
-    words += [
-        f"{key}={str(value).lower() if isinstance(value, bool) else value}"
-        for key, value in _flat(config, folder).items()
-    ]
-    return " ".join(word if word.replace("=", "").isalnum() else shlex.quote(word) for word in words)
-
-
-def python(config: Mapping[str, Any], folder: RunFolder | None) -> str:
-    """The Python call that does the same."""
-    arguments = [f"{key}={value!r}" for key, value in _flat(config, folder).items()]
-    return f"lb.distill({config['recipe']!r}, {', '.join(arguments)})"
 
 
 __all__ = ["LimbeckError", "Run", "RunError", "distill", "prepare"]

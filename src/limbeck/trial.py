@@ -1,0 +1,144 @@
+"""All trainings of one `distill`: its seeds, its baseline, and what is measured of them."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from limbeck import __version__
+from limbeck.config import command, plain, python
+from limbeck.recipes.registry import as_bound
+from limbeck.run import Record
+from limbeck.signals.step import derive
+from limbeck.teachers.base import ModuleTeacher
+from limbeck.training.execute import Runner
+from limbeck.training.folder import RunFolder
+from limbeck.training.job import Job
+
+if TYPE_CHECKING:
+    from limbeck.api import Prepared
+
+
+class Trial:
+    """All trainings of one `distill`: seeds, and the baseline."""
+
+    def __init__(self, prepared: Prepared, folder: RunFolder | None, resume: bool, track: str | None,
+                 progress: bool | None, config: dict[str, Any]):  # fmt: skip
+        self.prepared, self.job, self.folder, self.resume = prepared, prepared.job, folder, resume
+        self.track, self.progress, self.config = track, progress, config
+        self.seconds: list[float] = []
+
+    def _runner(self, title: str, place: str) -> Runner:
+        from limbeck.training.progress import ProgressBar, Tracking
+
+        path = self.folder.path / place if self.folder else None
+        watchers: list[Any] = [] if self.progress is False else [ProgressBar(title, always=self.progress is True)]
+        accelerator = None
+        if self.track and place == ".":
+            from accelerate import Accelerator
+
+            from limbeck.training.metrics import check_tracker
+
+            check_tracker(self.track)
+            accelerator = Accelerator(log_with=self.track, project_dir=str(path or "."))
+            watchers.append(Tracking(accelerator, self.config))
+        return Runner(path, resume=self.resume, watchers=tuple(watchers), accelerator=accelerator)
+
+    def _job(self, number: int) -> Job:
+        seed = self.job.settings.seed
+        if number == 0:
+            return replace(self.job, stages_made=0)
+        student = self.prepared.make_student(derive(seed, "student", number) % 2**31)
+        settings = self.job.settings.with_(seed=derive(seed, "seed", number) % 2**31)
+        return replace(self.job, student=student, settings=settings, stages_made=0)
+
+    def train(self, seeds: int) -> tuple[list[nn.Module], list[Any], Record]:
+        """The students of all seeds; the first one's results and curves."""
+        students, results, curves = [], [], {}
+        initial = _weights(self.job.student)
+        for number in range(seeds):
+            job = self._job(number)
+            title = self.prepared.bound.recipe.name + (f" (seed {number + 1} of {seeds})" if seeds > 1 else "")
+            runner = self._runner(title, "." if number == 0 else f"seeds/{number}")
+            begun = time.perf_counter()
+            result = runner.run(self.prepared.bound(job))
+            self.seconds.append(time.perf_counter() - begun)
+            students.append(result.student)
+            if number == 0:
+                results = runner.results
+                metrics = runner.metrics
+                curves = {"curves": metrics.curves(), "scores_over_time": metrics.scores()}
+        self.initial = initial
+        return students, results, curves
+
+    def train_alone(self, seeds: int, steps: int) -> list[nn.Module]:
+        """The same students from the same beginnings, on labels alone, for the same number of updates."""
+        found = []
+        alone = as_bound("alone")
+        for number in range(seeds):
+            job = self._job(number)
+            if number == 0:  # the first student has been trained in place: begin again from its first weights
+                import copy
+
+                student = copy.deepcopy(self.job.student)
+                student.load_state_dict(self.initial)
+                job = replace(job, student=student)
+            job = replace(job, settings=job.settings.with_(steps=steps), teacher=None)
+            title = "alone" + (f" (seed {number + 1} of {seeds})" if seeds > 1 else "")
+            found.append(
+                self._runner(title, "alone" if number == 0 else f"alone/seeds/{number}").run(alone(job)).student
+            )
+        return found
+
+    def record(self, students: list[nn.Module], alone: list[nn.Module], measure: bool) -> Record:
+        """Everything that is measured of teacher, students and baseline: the record of the run."""
+        from limbeck.evaluation.record import describe_data, model_record
+        from limbeck.machine import describe as describe_machine
+        from limbeck.students.save import save_model
+
+        job, bound = self.job, self.prepared.bound
+        saved = None
+        if self.folder is not None:
+            saved = self.folder.path / "student"
+            save_model(students[0], saved, task=job.task)
+        part = next(name for name in ("test", "valid", "train") if name in job.data.parts)
+        models, confusion, warnings = [], None, list(self.prepared.warnings)
+        if part != "test":
+            warnings.append(f"The data have no test part: scores are those of the {part} part.")
+        theirs = None
+        if job.teacher is not None and not job.teacher.covers(job.data.parts[part]):
+            warnings.append(f"The stored teacher has no signals of the {part} part, so that it is not measured on it.")
+        elif job.teacher is not None:
+            module = job.teacher.module if isinstance(job.teacher, ModuleTeacher) else None
+            teacher_record, theirs, _ = model_record(
+                "teacher", "teacher", [module or job.teacher], job, part, None, measure
+            )
+            models.append(teacher_record)
+        student_record, _, confusion = model_record("student", "student", students, job, part, theirs, measure, saved)
+        models.append(student_record)
+        if alone:
+            record, _, _ = model_record("student alone", "baseline", alone, job, part, theirs, False)
+            record["cost"] = student_record["cost"]
+            models.append(record)
+        for model in models:
+            warnings += model["cost"].pop("warnings", [])
+        recipe = bound.recipe
+        arguments = {name: p.default for name, p in recipe.parameters.items()} | bound.arguments
+        return {
+            "title": f"{recipe.name} on {job.data.name}", "limbeck": __version__,
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "recipe": {"name": recipe.name, "arguments": plain(arguments), "paper": recipe.paper, "year": recipe.year,
+                       "summary": recipe.summary},
+            "task": job.task.name, "data": describe_data(job.data, part), "machine": describe_machine(),
+            "training_seconds": [round(value, 3) for value in self.seconds],
+            "models": models, "confusion": confusion, "exports": [], "warnings": list(dict.fromkeys(warnings)),
+            "command": command(self.config, self.folder), "python": python(self.config, self.folder),
+        }  # fmt: skip
+
+
+def _weights(module: nn.Module) -> dict[str, Any]:
+    return {key: value.detach().clone() for key, value in module.state_dict().items()}
