@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from limbeck.disk import write_text
 from limbeck.errors import ArgumentError, RunError, nearest
 from limbeck.recipes.proofs import results_folder, verdict
-from limbeck.training.folder import write_text
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ import torch
 import xxhash
 from torch import Tensor
 
+from limbeck.disk import sync
 from limbeck.errors import StoreError
 from limbeck.signals.store_encode import DTYPES, Column, Signal
 
@@ -163,7 +164,7 @@ def replace_file(path: Path, chunks: Iterable[bytes | memoryview]) -> str:
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)
-        _sync(path.parent)
+        sync(path.parent)
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
@@ -199,11 +200,3 @@ def map_columns(path: Path, columns: Sequence[Column], rows: int) -> dict[str, T
 def raw(array: Tensor) -> memoryview:
     """The bytes of a tensor, row-major."""
     return array.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

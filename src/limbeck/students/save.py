@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from limbeck.disk import sync
 from limbeck.errors import ModelError, nearest
 from limbeck.students import pretrained
 from limbeck.students.chain import chain_spec
@@ -141,11 +142,11 @@ def replacing(folder: Path) -> Iterator[Path]:
     try:
         yield aside
         for path in [*aside.rglob("*"), aside]:
-            _sync(path)
+            sync(path)
         if folder.exists():
             os.replace(folder, old)
         os.replace(aside, folder)
-        _sync(folder.parent)
+        sync(folder.parent)
     except BaseException:
         if old.exists() and not folder.exists():
             os.replace(old, folder)
@@ -157,14 +158,6 @@ def replacing(folder: Path) -> Iterator[Path]:
 
 def _ours(folder: Path) -> bool:
     return folder.is_dir() and (not any(folder.iterdir()) or is_saved(folder))
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _record(folder: Path) -> dict[str, Any] | None:

@@ -13,18 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from limbeck.disk import sync
 from limbeck.errors import RunError
 
 State = dict[str, Any]
-
-
-def sync(path: Path) -> None:
-    """Force a file or folder to disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def write_folder(path: Path, files: dict[str, Any]) -> None:

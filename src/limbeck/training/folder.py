@@ -10,18 +10,8 @@ from typing import Any
 
 import yaml
 
+from limbeck.disk import write_text
 from limbeck.errors import RunError
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that it is there completely or not at all."""
-    aside = path.with_name(path.name + ".tmp")
-    try:
-        aside.write_text(text)
-        os.replace(aside, path)
-    except OSError as error:
-        aside.unlink(missing_ok=True)
-        raise RunError(f"Could not write {path}: {error.strerror or error}.") from error
 
 
 def main_process() -> bool:
