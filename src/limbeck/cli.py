@@ -207,7 +207,12 @@ def store(words: Words = None, json_: Json = False) -> None:
 
     _, given = arguments(words)
     found = call(store_teacher, given)
-    show(found) if json_ else print(f"Stored {found['rows']:,} rows, {found['bytes'] / 1e6:.1f} MB, in {found['out']}")
+    if json_:
+        show(found)
+        return
+    from limbeck.report.numbers import size
+
+    print(f"Stored {found['rows']:,} rows, {size(found['bytes'])}, in {found['out']}")
 
 
 @app.command()

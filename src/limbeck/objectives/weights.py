@@ -120,7 +120,8 @@ def ramp(start: float = 0.0, end: float = 1.0, *, begin: float = 0.0, until: flo
     def value(progress: float) -> float:
         return start + (end - start) * min(max((progress - begin) / (until - begin), 0.0), 1.0)
 
-    return Schedule(value, f"ramp({start:g}, {end:g})")
+    where = (f", begin={begin:.3g}" if begin else "") + (f", until={until:.3g}" if until != 1 else "")
+    return Schedule(value, f"ramp({start:g}, {end:g}{where})")
 
 
 def cosine(start: float = 1.0, end: float = 0.0) -> Schedule:
