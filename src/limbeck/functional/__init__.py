@@ -26,6 +26,13 @@ from limbeck.functional.response import (
     symmetric_kl,
     target_nontarget_cross_entropy,
 )
+from limbeck.functional.tokens import (
+    adaptive_kl,
+    interpolated_forward_kl,
+    skew_forward_kl,
+    skew_reverse_kl,
+    total_variation,
+)
 from limbeck.functional.transforms import first_token, pooled
 
 
