@@ -152,7 +152,11 @@ def test_image_models_come_with_their_processor(tmp_path):
     (tmp_path / "vit" / "preprocessor_config.json").write_text(json.dumps(
         {"image_processor_type": "ViTImageProcessor", "size": {"height": 8, "width": 8}, "image_mean": [0.1] * 3}
     ))  # fmt: skip
-    teacher = load_model(tmp_path / "vit")
+    try:
+        teacher = load_model(tmp_path / "vit")
+    except ModelError as missing:  # Transformers before 5.20 reads image processors through torchvision only
+        assert "Torchvision" in str(missing)
+        pytest.skip(str(missing).splitlines()[0])
     assert same(teacher, model)
     assert list(teacher.processor.image_mean) == [0.1] * 3
     save_model(teacher, tmp_path / "again")

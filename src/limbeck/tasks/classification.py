@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from limbeck.data.base import Batch, Data, Inputs
 from limbeck.errors import DataError, ModelError
 from limbeck.tasks.base import Task
+from limbeck.tasks.images import prepare_images
 
 if TYPE_CHECKING:
     from limbeck.objectives import Objective
@@ -29,6 +30,8 @@ class Classification(Task):
             if module is None:
                 raise ModelError(f"The {role} has no model to say how texts are tokenized.")
             return tokenize(module, batch.inputs)
+        if isinstance(batch.inputs, Tensor) and batch.inputs.ndim == 4:
+            return prepare_images(module, batch.inputs)
         return batch.inputs
 
     def forward(self, module: nn.Module, inputs: Inputs) -> Any:

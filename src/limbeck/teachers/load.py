@@ -140,6 +140,7 @@ def _timm(name: str, data: Data | None, task: Task | None, role: str, seed: int)
         raise ModelError(f"timm has no model {name!r}.{nearest(name, timm.list_models())}")
     try:
         module = timm.create_model(name, pretrained=True).eval()
+        module.limbeck_pretrained = True  # it must see images normalised as it was trained (tasks/images.py)
     except (OSError, RuntimeError) as error:
         raise ModelError(_unreachable(name, error)) from error
     module.limbeck_spec = {
