@@ -155,7 +155,8 @@ def test_image_models_come_with_their_processor(tmp_path):
     try:
         teacher = load_model(tmp_path / "vit")
     except ModelError as missing:  # Transformers before 5.20 reads image processors through torchvision only
-        assert "Torchvision" in str(missing)
+        if "Torchvision" not in str(missing):
+            raise
         pytest.skip(str(missing).splitlines()[0])
     assert same(teacher, model)
     assert list(teacher.processor.image_mean) == [0.1] * 3
