@@ -17,6 +17,7 @@ import datetime
 import importlib.util
 import json
 import statistics
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +73,11 @@ def run_proof(name: str) -> dict[str, Any]:
     specification = importlib.util.spec_from_file_location(f"limbeck_proof_{name}", known[name].path)
     assert specification is not None and specification.loader is not None
     module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
+    sys.path.insert(0, str(known[name].path.parent))  # what proofs share lies beside them
+    try:
+        specification.loader.exec_module(module)
+    finally:
+        sys.path.pop(0)
     begun = time.perf_counter()
     rows = []
     for seed in module.SEEDS:

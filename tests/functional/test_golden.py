@@ -1,0 +1,90 @@
+"""The formulas against outputs of official implementations: value and gradient."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from limbeck import functional as f
+from limbeck.data.shared import find_golden
+from limbeck.errors import DataError
+from limbeck.objectives.projectors import projector
+
+pytestmark = pytest.mark.shared_data
+
+
+def load(field, name):
+    try:
+        folder = find_golden()
+    except DataError as missing:
+        pytest.skip(str(missing))
+    arrays = np.load(folder / json.loads((folder / "index.json").read_text())[field][name]["file"])
+    return {key: torch.tensor(arrays[key]) for key in arrays.files}
+
+
+CASES = {
+    "kd": lambda s, t, y: f.forward_kl(s, t, temperature=4.0),
+    "dkd": lambda s, t, y: f.decoupled_kl(s, t, y, alpha=1.0, beta=8.0, temperature=4.0),
+    "dist": lambda s, t, y: f.pearson_rows(s, t) + f.pearson_columns(s, t),
+    "nkd": lambda s, t, y: f.target_nontarget_cross_entropy(s, t, y, gamma=1.5),
+    "logit_standardization": lambda s, t, y: f.forward_kl(f.standardize(s), f.standardize(t), temperature=2.0),
+    "pld": lambda s, t, y: f.plackett_luce(s, t, y),
+    "ssld_js": lambda s, t, y: f.symmetric_kl(s, t),
+    "born_again": lambda s, t, y: f.forward_kl(s, t),
+    "attention_transfer": lambda s, t, y: f.attention_map_mse(s, t),
+    "similarity_preserving": lambda s, t, y: f.gram_rows_mse(s, t),
+    "rkd": lambda s, t, y: 25 * f.relation_distance(s, t) + 50 * f.relation_angle(s, t),
+    "simclr_v2_distill": lambda s, t, y: f.soft_cross_entropy(s, t),
+    "textbrewer_kd_ce": lambda s, t, y: f.soft_cross_entropy(s, t),
+    "textbrewer_kd_mse": lambda s, t, y: f.mse(s, t),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_classifiers(name):
+    case = load("classifiers", name)
+    first = next(key for key in ("in_student", "in_logits_S", "in_s") if key in case)
+    second = {"in_student": "in_teacher", "in_logits_S": "in_logits_T", "in_s": "in_t"}[first]
+    student, teacher = case[first].double().requires_grad_(), case[second].double()
+    value = CASES[name](student, teacher, case.get("in_target"))
+    assert float(value.detach()) == pytest.approx(float(case["out_loss"].flatten()[0]), rel=1e-6)
+    gradient = case.get("grad_" + first.removeprefix("in_"))
+    if gradient is not None:
+        value.backward()
+        torch.testing.assert_close(student.grad, gradient.double(), rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize(("output", "score"), [
+    ("out_linear", f.cka), ("out_linear_debiased", lambda x, y: f.cka(x, y, debiased=True)), ("out_rbf_0_8", f.cka_rbf),
+])  # fmt: skip
+def test_cka(output, score):
+    case = load("classifiers", "cka")
+    assert float(score(case["in_x"].double(), case["in_y"].double())) == pytest.approx(float(case[output]), rel=1e-6)
+
+
+def test_fitnets_regressor():
+    case = load("classifiers", "fitnet")
+    student, teacher = case["in_student"], case["in_teacher"]
+    regressor = projector("regressor", tuple(student.shape), tuple(teacher.shape)).to(student.dtype)
+    conv, norm, _ = regressor
+    with torch.no_grad():
+        conv.weight.copy_(case["in_state_conv__weight"])
+        conv.bias.copy_(case["in_state_conv__bias"])
+        norm.weight.copy_(case["in_state_bn__weight"])
+        norm.bias.copy_(case["in_state_bn__bias"])
+    student = student.requires_grad_()
+    loss = f.feature_mse(regressor(student), teacher)
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx(float(case["out_loss"]), rel=1e-5)
+    torch.testing.assert_close(student.grad, case["grad_student"], rtol=1e-4, atol=1e-7)
+
+
+def test_generalised_jensen_shannon():
+    case = load("language-models", "gkd-jsd")
+    keys = [key for key in case if key.startswith("in_")]
+    student = case[next(k for k in keys if "student" in k)].double().requires_grad_()
+    teacher = case[next(k for k in keys if "teacher" in k)].double()
+    labels = case[next(k for k in keys if "label" in k)]
+    value = f.jensen_shannon(student, teacher, beta=0.0, mask=labels != -100)
+    assert float(value.detach()) == pytest.approx(float(case["out_loss"]), rel=1e-6)
