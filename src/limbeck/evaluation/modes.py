@@ -11,17 +11,23 @@ from torch import nn
 
 
 @contextmanager
-def evaluating(module: object) -> Iterator[None]:
-    """Eval mode and no_grad. Never inference_mode: what is read here may be used in a later backward."""
+def eval_mode(module: object) -> Iterator[None]:
+    """Eval mode for every child."""
     training = [child for child in module.modules() if child.training] if isinstance(module, nn.Module) else []
     try:
         for child in training:
             child.training = False
-        with torch.no_grad():
-            yield
+        yield
     finally:
         for child in training:
             child.training = True
+
+
+@contextmanager
+def evaluating(module: object) -> Iterator[None]:
+    """Eval mode and no_grad. Never inference_mode: what is read here may be used in a later backward."""
+    with eval_mode(module), torch.no_grad():
+        yield
 
 
 def device_of(module: object) -> torch.device:

@@ -36,10 +36,16 @@ def cross_entropy(student: Tensor, labels: Tensor, *, label_smoothing: float = 0
 
     `label_smoothing` spreads that much of the target evenly over all classes. Values [...]; mean over labelled items.
     """
-    log_p = _log_softmax(student)
-    values = -log_p.gather(-1, _known(labels)[..., None])[..., 0]
-    if label_smoothing:
-        values = (1 - label_smoothing) * values - label_smoothing * log_p.mean(-1)
+    student = student.float() if student.dtype in (torch.float16, torch.bfloat16) else student
+    values = F.cross_entropy(
+        student.flatten(0, -2),
+        labels.flatten(),
+        ignore_index=UNLABELLED,
+        label_smoothing=label_smoothing,
+        reduction="none",
+    ).view(labels.shape)
+    if mask is None and reduction == "none":
+        return values  # items without a label are 0 already
     return reduce(values, labelled(labels, mask), reduction)
 
 

@@ -65,6 +65,8 @@ def _value(term: Term, step: Step) -> Tensor:
         return values.sum() * 0.0 if mask is None else values.where(mask != 0, 0).sum() * 0.0
     if mask is not None:
         values = values.where(mask != 0, 0) * mask
+    elif count == values.numel():
+        return values.mean()
     return values.sum() / count
 
 

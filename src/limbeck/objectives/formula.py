@@ -91,7 +91,10 @@ class Formula(Term):
         self.projector.to(student.device, upcast(student).dtype)
 
     def is_lazy(self, step: Step) -> bool:
-        return bool(refs := self.needs()) and hasattr(step.signal(refs[0]), "whole")
+        if self.student_ref is None:
+            return False
+        value = step.signals.get(self.student_ref)
+        return value is not None and not isinstance(value, Tensor) and hasattr(value, "whole")
 
     def values(self, step: Step) -> Tensor:
         if self.per == "item":
@@ -116,6 +119,8 @@ class Formula(Term):
                 continue
             ref = self.student_ref if kind == "student" else self.teacher_ref
             assert ref is not None
+            if ref.tap == "features":
+                self.needs()  # says what to write
             value = upcast(step.signal(ref))
             if kind == "teacher":
                 value = value.detach()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -59,13 +60,14 @@ class ModuleTeacher(Teacher):
 
     def __init__(self, module: nn.Module, role: str = "teacher", clone: Collection[str] = ()):
         self.module, self.role, self.clone = module, role, set(clone)
+        self.settled = False  # whether a loop has put the module into eval mode for its whole stage
 
     def read(self, batch: Batch, taps: Sequence[str], task: Task, *, progress: float = 0.0,
              replace: Mapping[str, Any] | None = None) -> dict[str, Any]:  # fmt: skip
         # eval: a teacher in train mode drifts through its batch-norm statistics, the most common silent error.
         # no_grad and not inference_mode: the student's backward must be able to save these tensors.
         through = replace is not None and torch.is_grad_enabled()
-        with evaluating(self.module), torch.set_grad_enabled(through):
+        with contextlib.nullcontext() if self.settled else evaluating(self.module), torch.set_grad_enabled(through):
             inputs = task.view(batch, self.module, self.role)
             return task.read(self.module, inputs, taps, stop=replace is None, replace=replace, clone=self.clone)
 

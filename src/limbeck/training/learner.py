@@ -81,7 +81,7 @@ class Reading:
 
     def __init__(self, task: Task, learners: Mapping[str, Learner], derived: Mapping[str, Derived],
                  views: Mapping[str, View], precision: str, device: torch.device):  # fmt: skip
-        self.task, self.learners, self.views, self._derived = task, learners, views, derived
+        self.task, self.views = task, views
         self.device = device
         self.dtype = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
         self.taps: dict[str, list[str]] = {}
@@ -105,20 +105,22 @@ class Reading:
             }
             for name in learners
         }
+        self._made = {
+            name: {role: derived[role] for role in sorted(self._wants[name]) if role in derived} for name in learners
+        }
+        self.teachers = {  # the roles that are neither a learner nor derived, and the taps that are read of them
+            role: taps
+            for role, taps in self.taps.items()
+            if role not in derived and role.partition("/")[0] not in learners
+        }
 
     def own(self, name: str) -> dict[str, list[str]]:
         """The roles of this learner (itself and its views) and the taps read of each."""
         return self._own[name]
 
     def derived(self, learner: Learner) -> dict[str, Derived]:
-        return {role: self._derived[role] for role in self._wants[learner.name] if role in self._derived}
-
-    def teachers(self) -> dict[str, list[str]]:
-        """The roles that are neither a learner nor derived, and their taps."""
-        return {
-            role: taps for role, taps in self.taps.items()
-            if role not in self._derived and role.partition("/")[0] not in self.learners
-        }  # fmt: skip
+        """The roles made from others that this learner looks at."""
+        return self._made[learner.name]
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         return contextlib.nullcontext() if self.dtype is None else torch.autocast(self.device.type, dtype=self.dtype)

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 
 from limbeck.data.base import Batch
 from limbeck.errors import ArgumentError, DivergedError, Interrupted, RunError
+from limbeck.evaluation.modes import eval_mode
 from limbeck.signals.step import Ref, Step, count_items, derive
+from limbeck.teachers.base import ModuleTeacher
 from limbeck.teachers.live import Average, Moving
 from limbeck.training.checkpoint import Checkpoints
 from limbeck.training.gathering import gatherer
@@ -213,7 +215,7 @@ class Loop:
 
     def read(self, step: Step, turn: list[Learner], first: bool = False) -> None:
         """Signals of teachers, and of learners that others look at; each module runs once."""
-        for role, taps in self.reading.teachers().items():
+        for role, taps in self.reading.teachers.items():
             known = self.probed.signals.pop(role, None) if first else None
             teacher = self.stage.teachers[role]
             signals = known or teacher.read(step.batch, taps, self.stage.task, progress=step.progress)
@@ -439,17 +441,17 @@ class Loop:
     @contextlib.contextmanager
     def _teaching(self) -> Iterator[None]:
         """Teachers in eval mode for the whole stage, so that no step has to see to it."""
-        training = [
-            child for teacher in self.stage.teachers.values() for module in teacher.modules() for child in module.modules()
-            if child.training
-        ]  # fmt: skip
-        for child in training:
-            child.training = False
-        try:
-            yield
-        finally:
-            for child in training:
-                child.training = True
+        teachers = [teacher for teacher in self.stage.teachers.values() if isinstance(teacher, ModuleTeacher)]
+        teachers += [mover.inner for mover in self.movers.values() if mover.inner is not None]
+        with contextlib.ExitStack() as modes:
+            for teacher in teachers:
+                modes.enter_context(eval_mode(teacher.module))
+                teacher.settled = True
+            try:
+                yield
+            finally:
+                for teacher in teachers:
+                    teacher.settled = False
 
     @contextlib.contextmanager
     def _interruptible(self) -> Iterator[None]:

@@ -68,7 +68,7 @@ def _check_roles(stage: Stage, reading: Reading) -> None:
 def _read(stage: Stage, reading: Reading, step: Step) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     with torch.no_grad():
-        for role, taps in reading.teachers().items():
+        for role, taps in reading.teachers.items():
             teacher = stage.teachers[role]
             try:
                 found[role] = teacher.read(step.batch, taps, stage.task, progress=0.0)
