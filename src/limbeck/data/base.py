@@ -37,6 +37,7 @@ class Batch:
     weight: Tensor | None = None  # [batch] float
     view: Tensor | None = None  # [batch] int64: which augmented view of each sample, 0 without augmentation
     extra: dict[str, Any] = field(default_factory=dict)
+    complete: bool = False  # known to have a label for every sample
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -54,7 +54,9 @@ def count_items(batch: Batch) -> Counts:
     counts = {"sample": float(size if weight is None else weight.sum())}
     if mask is not None:
         counts["token"] = float((mask if weight is None else mask * weight[:, None]).sum())
-    if batch.labels is not None:
+    if batch.complete and mask is None:
+        counts["sample, labelled"] = counts["sample"]
+    elif batch.labels is not None:
         valid = _labelled(batch.labels)
         kind = "sample" if valid.ndim == 1 else "token"
         full = valid if valid.ndim == 1 or mask is None else valid * mask

@@ -38,6 +38,8 @@ class Classification(Task):
         return module(**inputs) if isinstance(inputs, dict) else module(inputs)
 
     def signals(self, output: Any) -> dict[str, Tensor]:
+        if isinstance(output, Tensor):
+            return {"logits": output}
         if isinstance(output, Mapping):
             output = output.get("logits", output)
         logits = getattr(output, "logits", output)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+Wanted = tuple[tuple[int, int] | None, list[float] | None, list[float] | None]
+_KNOWN: WeakKeyDictionary[nn.Module, Any] = WeakKeyDictionary()
 
 
 def prepare_images(module: nn.Module | None, images: Tensor) -> Tensor:
@@ -16,8 +20,12 @@ def prepare_images(module: nn.Module | None, images: Tensor) -> Tensor:
     A Transformers model brings a `processor`, a pretrained timm model its `pretrained_cfg`; any other module sees the
     images as they are. Grey images are repeated where the model has three channels.
     """
-    wanted = _wanted(module)
-    if wanted is None:
+    wanted = None if module is None else _KNOWN.get(module, False)
+    if (
+        wanted is False and module is not None
+    ):  # a module is asked once: looking for what it lacks costs as much as a layer
+        wanted = _KNOWN[module] = _wanted(module)
+    if not wanted:
         return images
     size, mean, std = wanted
     if mean is not None and len(mean) == 3 and images.shape[1] == 1:
@@ -29,9 +37,6 @@ def prepare_images(module: nn.Module | None, images: Tensor) -> Tensor:
     shape = (1, -1, 1, 1)
     middle = torch.tensor(mean, device=images.device, dtype=images.dtype).view(shape)
     return (images - middle) / torch.tensor(std, device=images.device, dtype=images.dtype).view(shape)
-
-
-Wanted = tuple[tuple[int, int] | None, list[float] | None, list[float] | None]
 
 
 def _wanted(module: nn.Module | None) -> Wanted | None:

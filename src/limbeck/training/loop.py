@@ -262,7 +262,8 @@ class Loop:
                     self.scaler.step(optimizer)
                 else:
                     optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
+            for parameter in self.parameters[learner.name]:  # what zero_grad does, without its bookkeeping
+                parameter.grad = None
         if self.scaler:
             self.scaler.update()
 

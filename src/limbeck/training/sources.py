@@ -70,6 +70,7 @@ class PartSource(Source):
         self.rank, self.processes = 0, 1
         self._order: tuple[int, Tensor] | None = None
         self.labelled = labelled
+        self._complete = part.labels is not None and part.labels.ndim == 1 and bool(part.is_labelled().all())
         known = part.is_labelled() if labelled is not None else None
         if known is not None:
             self._known, self._unknown = known.nonzero()[:, 0], (~known).nonzero()[:, 0]
@@ -111,7 +112,9 @@ class PartSource(Source):
         if augmentation is not None:  # drawn for the whole batch, so that the number of processes changes nothing
             view = augmentation.draw(len(positions), torch.Generator().manual_seed(derive(self.seed, "view", number)))
         if self.accumulate == 1 and self.processes == 1:
-            return [self.part.batch(positions, view=view)]
+            batch = self.part.batch(positions, view=view)
+            batch.complete = self._complete
+            return [batch]
         batches = []
         chunks = torch.arange(len(positions)).tensor_split(min(self.accumulate, len(positions)))
         for chunk in chunks:
