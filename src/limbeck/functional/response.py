@@ -44,8 +44,8 @@ def cross_entropy(student: Tensor, labels: Tensor, *, label_smoothing: float = 0
         label_smoothing=label_smoothing,
         reduction="none",
     ).view(labels.shape)
-    if mask is None and reduction == "none":
-        return values  # items without a label are 0 already
+    if mask is None and reduction in ("none", "mean"):  # items without a label are 0 already
+        return values if reduction == "none" else values.sum() / (labels != UNLABELLED).sum().clamp(min=1)
     return reduce(values, labelled(labels, mask), reduction)
 
 
