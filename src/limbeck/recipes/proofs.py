@@ -1,4 +1,4 @@
-"""What the recorded proofs say: `proofs/results/<name>.json` in the repository, copied into the package when built."""
+"""What the recorded proofs say: `proofs/results/NAME.json` in a checkout, `verdicts.json` in an installed package."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ def results_folder() -> Path:
 @functools.cache
 def results() -> dict[str, dict[str, Any]]:
     """Every recorded proof by name."""
-    packaged = Path(__file__).with_name("results.json")
-    found: dict[str, dict[str, Any]] = json.loads(packaged.read_text()) if packaged.exists() else {}
-    if results_folder().is_dir():
-        for path in sorted(results_folder().glob("*.json")):
-            record = json.loads(path.read_text())
-            found[record["name"]] = record
+    if not results_folder().is_dir():
+        found: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("verdicts.json").read_text())
+        return found
+    found = {}
+    for path in sorted(results_folder().glob("*.json")):
+        record = json.loads(path.read_text())
+        found[record["name"]] = record
     return found
 
 
