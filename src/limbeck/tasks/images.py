@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 Wanted = tuple[tuple[int, int] | None, list[float] | None, list[float] | None]
-_KNOWN: WeakKeyDictionary[nn.Module, Any] = WeakKeyDictionary()
 
 
 def prepare_images(module: nn.Module | None, images: Tensor) -> Tensor:
@@ -20,12 +18,8 @@ def prepare_images(module: nn.Module | None, images: Tensor) -> Tensor:
     A Transformers model brings a `processor`, a pretrained timm model its `pretrained_cfg`; any other module sees the
     images as they are. Grey images are repeated where the model has three channels.
     """
-    wanted = None if module is None else _KNOWN.get(module, False)
-    if (
-        wanted is False and module is not None
-    ):  # a module is asked once: looking for what it lacks costs as much as a layer
-        wanted = _KNOWN[module] = _wanted(module)
-    if not wanted:
+    wanted = None if module is None else _wanted(module)
+    if wanted is None:
         return images
     size, mean, std = wanted
     if mean is not None and len(mean) == 3 and images.shape[1] == 1:
@@ -39,16 +33,19 @@ def prepare_images(module: nn.Module | None, images: Tensor) -> Tensor:
     return (images - middle) / torch.tensor(std, device=images.device, dtype=images.dtype).view(shape)
 
 
-def _wanted(module: nn.Module | None) -> Wanted | None:
+def _wanted(module: nn.Module) -> Wanted | None:
     """Size, mean and standard deviation that a module was trained with, None where nothing is known."""
-    processor = getattr(module, "processor", None)
+    own = vars(
+        module
+    )  # not getattr: what a module lacks costs it a search through its parts and an error, at every step
+    processor = own.get("processor")
     if processor is not None:
         normal = getattr(processor, "do_normalize", True)
         mean, std = (getattr(processor, name, None) for name in ("image_mean", "image_std"))
         size = _size(getattr(processor, "size", None)) if getattr(processor, "do_resize", True) else None
         return size, list(mean) if normal and mean else None, list(std) if normal and std else None
-    config = getattr(module, "pretrained_cfg", None)
-    if isinstance(config, Mapping) and getattr(module, "limbeck_pretrained", False):
+    config = own.get("pretrained_cfg")
+    if isinstance(config, Mapping) and own.get("limbeck_pretrained"):
         return None, list(config["mean"]), list(config["std"])
     return None
 
