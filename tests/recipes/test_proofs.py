@@ -60,4 +60,5 @@ def test_paired_differences():
 
 def test_the_page_and_the_verdicts_are_those_of_the_results():
     assert docs.PAGE.read_text() == docs.page(), "run `make docs`"
+    assert docs.OBJECTIVES.read_text() == docs.objectives(), "run `make docs`"
     assert json.loads(docs.VERDICTS.read_text()) == json.loads(docs.verdicts()), "run `make docs`"

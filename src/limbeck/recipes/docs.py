@@ -1,4 +1,4 @@
-"""`python -m limbeck.recipes.docs` writes docs/systems.md and the verdicts that travel with the package."""
+"""`python -m limbeck.recipes.docs` writes docs/systems.md, the table of formulas, and the verdicts in the package."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from limbeck.recipes.registry import FIELDS, recipes
 
 ROOT = results_folder().parents[1]
 PAGE = ROOT / "docs" / "systems.md"
+OBJECTIVES = ROOT / "docs" / "objectives.md"
 VERDICTS = Path(__file__).with_name("verdicts.json")
 
 
@@ -56,6 +57,19 @@ def table(proof: dict[str, Any]) -> str:
     return f"{head}\n| {' | '.join(cells)} |"
 
 
+def objectives() -> str:
+    """docs/objectives.md with a row for every declared formula, by the file it lives in."""
+    from limbeck.functional import declared
+
+    rows = ["| formula | room | per | what it is |", "| --- | --- | --- | --- |"]
+    for name, function in sorted(declared().items(), key=lambda item: (item[1].__module__, item[0])):
+        first = (function.__doc__ or "").split("\n")[0].strip().replace("|", "\\|")
+        room = function.__module__.rsplit(".", 1)[-1]
+        rows.append(f"| `{name}` | {room} | {function.declaration.per} | {first} |")  # type: ignore[attr-defined]
+    before, rest = OBJECTIVES.read_text().split("<!-- formulas -->\n")
+    return f"{before}<!-- formulas -->\n" + "\n".join(rows) + "\n<!-- end -->\n" + rest.split("<!-- end -->\n")[1]
+
+
 def verdicts() -> str:
     """What an installed package knows of the proofs."""
     kept = {
@@ -67,6 +81,7 @@ def verdicts() -> str:
 
 def main() -> None:
     PAGE.write_text(page())
+    OBJECTIVES.write_text(objectives())
     VERDICTS.write_text(verdicts())
     print(f"{PAGE.name}: {len(recipes())} recipes, {len(results())} proofs")
 
