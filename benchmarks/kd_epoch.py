@@ -94,6 +94,12 @@ class Plain:
         self.optimizer = torch.optim.AdamW(groups, lr=1e-3, weight_decay=0.01, fused=True)
         self.positions, self.steps, self.number = positions, steps, 0
 
+    @staticmethod
+    def loss(logits: torch.Tensor, target: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        target = (target / TEMPERATURE).log_softmax(-1)
+        gap = target.exp() * (target - (logits / TEMPERATURE).log_softmax(-1))
+        return (1 - SOFT) * F.cross_entropy(logits, labels) + SOFT * TEMPERATURE**2 * gap.sum(-1).mean()
+
     def epoch(self) -> list[float]:
         losses = []
         student, teacher, optimizer = self.student, self.teacher, self.optimizer
@@ -102,12 +108,12 @@ class Plain:
             rows = self.positions(self.number)
             inputs, labels = self.inputs[rows], self.labels[rows]
             logits = student(inputs)
-            loss = F.cross_entropy(logits, labels)
-            if teacher is not None:
+            if teacher is None:
+                loss = F.cross_entropy(logits, labels)
+            else:
                 with torch.no_grad():
-                    target = (teacher(inputs) / TEMPERATURE).log_softmax(-1)
-                gap = target.exp() * (target - (logits / TEMPERATURE).log_softmax(-1))
-                loss = (1 - SOFT) * loss + SOFT * TEMPERATURE**2 * gap.sum(-1).mean()
+                    target = teacher(inputs)
+                loss = self.loss(logits, target, labels)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -136,38 +142,40 @@ class Loader(Plain):
 
 
 class TorchDistill:
-    """torchdistill 1.1.5: its KDLoss and its AdamW step, in a loop over the same batches."""
+    """torchdistill 1.1: its distillation box with its KDLoss, and the same fused AdamW, as its examples drive it."""
 
-    def __init__(
-        self, data: Data, teacher: nn.Module, student: nn.Module, positions: Callable[[int], torch.Tensor], steps: int
-    ):
-        from torchdistill.core.distillation import get_distillation_box
-        from torchdistill.core.training import get_training_box  # noqa: F401  (fails early where it is not installed)
+    def __init__(self, data: Data, teacher: nn.Module, student: nn.Module):
+        from torchdistill.core.distillation import DistillationBox
 
         part = data.train
-        dataset = torch.utils.data.TensorDataset(part.gather(torch.arange(len(part))), part.labels)
-        loader = torch.utils.data.DataLoader(dataset, batch_size=BATCH, shuffle=True)
+        inputs, labels = part.gather(torch.arange(len(part))), part.labels
+        path = {f"{role}_module_{what}": word for role in ("student", "teacher") for what, word in
+                (("path", "."), ("io", "output"))}  # fmt: skip
+        loss = {"key": "KDLoss", "kwargs": {**path, "temperature": TEMPERATURE, "alpha": 1 - SOFT}}
         config = {
-            "num_epochs": 10**6,
-            "teacher": {"forward_proc": "forward_batch_only", "sequential": [], "wrapper": None, "requires_grad": False},
-            "student": {"forward_proc": "forward_batch_only", "sequential": [], "wrapper": None, "requires_grad": True},
+            "num_epochs": 1,
+            "train_data_loader": {
+                "dataset_id": "train", "requires_supp": False, "kwargs": {"batch_size": BATCH},
+                "sampler": {"class_or_func": torch.utils.data.RandomSampler},
+            },
+            "teacher": {"forward_proc": "forward_batch_only", "requires_grad": False},
+            "student": {"forward_proc": "forward_batch_only"},
             "optimizer": {"key": "AdamW", "kwargs": {"lr": 1e-3, "weight_decay": 0.01, "fused": True}},
-            "criterion": {"key": "WeightedSumLoss", "kwargs": {"sub_terms": {"kd": {"criterion": {"key": "KDLoss", "kwargs": {
-                "student_module_path": ".", "student_module_io": "output", "teacher_module_path": ".",
-                "teacher_module_io": "output", "temperature": TEMPERATURE, "alpha": 1 - SOFT, "reduction": "batchmean"}},
-                "weight": 1.0}}}},
+            "criterion": {"key": "WeightedSumLoss", "kwargs": {"sub_terms": {"kd": {"criterion": loss, "weight": 1.0}}}},
         }  # fmt: skip
-        self.box = get_distillation_box(
-            teacher, student, {"train": loader}, config | {"train_data_loader": {"dataset_id": "train"}},
-            torch.device("cpu"), None, False, 1, None,
-        )  # fmt: skip
-        self.loader = loader
+        dataset = {"train": torch.utils.data.TensorDataset(inputs, labels)}
+        self.box = DistillationBox(teacher, student, dataset, config, torch.device("cpu"), None, False, 1)
+        with torch.no_grad():  # that it does the same work
+            ours = Plain.loss(student.eval()(inputs[:BATCH]), teacher(inputs[:BATCH]), labels[:BATCH])
+            theirs = self.box.forward_process(inputs[:BATCH], labels[:BATCH])
+        torch.testing.assert_close(ours, theirs)
 
     def epoch(self) -> list[float]:
         losses = []
         self.box.pre_epoch_process(epoch=0)
-        for inputs, labels in self.loader:
-            loss = self.box.forward_process(inputs, labels, supp_dict=None)
+        for inputs, labels in self.box.train_data_loader:
+            self.box.pre_forward_process()
+            loss = self.box.forward_process(inputs, labels)
             self.box.post_forward_process(loss=loss)
             losses.append(loss.item())
         self.box.post_epoch_process()
@@ -193,7 +201,7 @@ def compare(name: str, data: Data, teacher_spec: str, student_spec: str, repeats
         entrants["limbeck, no teacher"] = Limbeck(data, None, fresh(), repeats + 1)
         entrants["plain loop, no teacher"] = Plain(data, None, fresh(), order, engine.steps)
         if peers:
-            entrants["torchdistill"] = TorchDistill(data, teacher, fresh(), order, engine.steps)
+            entrants["torchdistill"] = TorchDistill(data, teacher, fresh())
         times: dict[str, list[float]] = {key: [] for key in entrants}
         for entrant in list(entrants.values())[2:]:
             entrant.epoch()
