@@ -69,10 +69,10 @@ class Limbeck:
         self.batches = self.loop.batches()
 
     def epoch(self) -> list[float]:
-        with self.loop._teaching():
+        with self.loop.teaching():
             for _ in range(self.steps):
                 self.loop.step(next(self.batches))
-        self.loop.flush()
+        self.loop.ledger.flush()
         return [record["terms"]["loss"] for record in self.loop.metrics.records[-self.steps :]]
 
 

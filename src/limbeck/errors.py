@@ -43,7 +43,11 @@ class RunError(LimbeckError, RuntimeError):
 
 
 class DivergedError(RunError):
-    """A loss became NaN or infinite; the last good checkpoint was kept."""
+    """A loss became NaN or infinite at optimizer step `step`; the last good checkpoint was kept."""
+
+    def __init__(self, message: str, step: int = 0):
+        super().__init__(message)
+        self.step = step
 
 
 class Interrupted(LimbeckError):

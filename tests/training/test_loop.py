@@ -169,7 +169,7 @@ def test_an_interrupt_saves_and_says_how_to_go_on(tmp_path):
     class AtStep:
         def step(self, loop):
             if loop.number == 3:
-                loop._stop = True
+                loop.stop.asked = True
 
     with pytest.raises(Interrupted, match="resume=true"):
         Runner(tmp_path, cpu=True, watchers=(AtStep(),)).run(toy_job(steps=8).stage(hard()))

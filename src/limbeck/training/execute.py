@@ -14,6 +14,7 @@ from limbeck.training.checkpoint import write_folder
 from limbeck.training.loop import Loop, Watcher
 from limbeck.training.metrics import Metrics
 from limbeck.training.stage import Result, Stage
+from limbeck.training.state import state_of
 
 Plan = Stage | Iterable[Stage] | Generator[Stage, Result, Any]
 
@@ -70,10 +71,10 @@ class Runner:
         else:
             result = loop.run(resume=self.resume)
             if done and self.accelerator.is_main_process:
-                weights, _ = loop.state()
+                weights, _ = state_of(loop)
                 write_folder(done, {"weights.safetensors": weights, "result.json": {
                     "print": stage.fingerprint(), "describe": stage.describe(), "scores": result.scores,
-                    "steps": result.steps, "seconds": result.seconds, "best_step": loop.best_step,
+                    "steps": result.steps, "seconds": result.seconds, "best_step": loop.best.step,
                 }})  # fmt: skip
                 assert loop.checkpoints is not None
                 loop.checkpoints.clear()

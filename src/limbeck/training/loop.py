@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import random
-import signal
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,17 +15,20 @@ from torch import Tensor, nn
 
 from limbeck.data.base import Batch
 from limbeck.errors import ArgumentError, DivergedError, Interrupted, RunError
-from limbeck.evaluation.modes import eval_mode
 from limbeck.signals.step import Ref, Step, count_items, derive
 from limbeck.teachers.base import ModuleTeacher
 from limbeck.teachers.live import Average, Moving
+from limbeck.training.around import Stop, teaching
+from limbeck.training.best import Best
 from limbeck.training.checkpoint import Checkpoints
 from limbeck.training.gathering import gatherer
 from limbeck.training.learner import Learner
+from limbeck.training.ledger import Ledger, add_logs, check_finite
 from limbeck.training.metrics import Metrics
 from limbeck.training.optimizers import make_optimizers, set_rate, split
 from limbeck.training.probing import probe
 from limbeck.training.stage import Result, Stage
+from limbeck.training.state import restore, state_of
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -49,12 +50,10 @@ class Loop:
         self.device = accelerator.device
         self.rank, self.processes = accelerator.process_index, accelerator.num_processes
         self.number, self.samples, self.tokens = 0, 0.0, 0.0
-        self.best: dict[str, Tensor] = {}
-        self.best_score: float | None = None
-        self.best_step, self.worse = 0, 0
+        self.best = Best(stage.settings, stage.task.best)
         self.last_scores: dict[str, float] = {}
-        self._pending: list[tuple[int, float, dict[str, dict[str, Tensor]]]] = []
-        self._stop = False
+        self.ledger = Ledger(self.metrics, self.settings, accelerator, index)
+        self.stop = Stop()
         self.prepare()
 
     # before the first step
@@ -146,10 +145,24 @@ class Loop:
         """Train to the end of the stage (from the newest checkpoint when resuming) and return its result."""
         begun = time.perf_counter()
         if resume and self.checkpoints:
-            self.restore()
+            restore(self)
         self._tell("begin")
         self._saved_at = time.monotonic()
-        with self._interruptible(), self._teaching():
+        try:
+            self._steps()
+        except DivergedError as error:
+            kept = self._last_good(error.step)
+            raise DivergedError(
+                f"{error} {kept} Try a lower learning_rate, clip=1.0, or precision='no'.", error.step
+            ) from None
+        self.finish()
+        self._tell("end")
+        return Result(
+            self.modules[self.stage.keep], self.modules, self.last_scores, self.number, time.perf_counter() - begun
+        )
+
+    def _steps(self) -> None:
+        with self.stop.listening(), self.teaching():
             batches = self.batches()
             done = self.progress >= 1
             while not done:
@@ -158,12 +171,12 @@ class Loop:
                 if self.number % self.evaluate_every == 0 or done:
                     done = self.evaluate() or done
                 self._maybe_save()
-        self.flush()
-        self.finish()
-        self._tell("end")
-        return Result(
-            self.modules[self.stage.keep], self.modules, self.last_scores, self.number, time.perf_counter() - begun
-        )
+        self.ledger.flush()
+
+    def teaching(self) -> contextlib.AbstractContextManager[None]:
+        """Teachers in eval mode while this is open: around steps that are not made by `run`."""
+        teachers = [teacher for teacher in self.stage.teachers.values() if isinstance(teacher, ModuleTeacher)]
+        return teaching([*teachers, *(mover.inner for mover in self.movers.values() if mover.inner is not None)])
 
     def batches(self) -> Iterator[list[Batch]]:
         """The steps still to do. The probe's batch is that of step 0, so that a source is asked for it once."""
@@ -198,7 +211,7 @@ class Loop:
                 self._backward(learner, loss, last)
                 add_logs(logs, learner.name, loss.detach(), values)
         if self.device.type == "cpu" and self.processes == 1:
-            self._check_finite([(number, progress, logs)])  # before the step: the weights are still good
+            check_finite(number, logs)  # before the step: the weights are still good
         self._update(turn)
         for mover in self.movers.values():
             mover.update(self.modules, number)
@@ -207,9 +220,7 @@ class Loop:
         self.samples += counts.get("sample", 0.0)
         self.tokens += counts.get("token", 0.0)
         self.number += 1
-        self._pending.append((number, progress, logs))
-        if len(self._pending) >= settings.log_every:
-            self.flush()
+        self.ledger.add(number, progress, logs)
         if self.watchers:
             self._tell("step")
 
@@ -287,46 +298,12 @@ class Loop:
         random.seed(seed)
 
     # what is measured on the way
-    def flush(self) -> None:
-        """Write the pending losses; raise where one is not finite."""
-        pending, self._pending = self._pending, []
-        if not pending:
-            return
-        if self.processes > 1:
-            values = [value for _, _, logs in pending for terms in logs.values() for value in terms.values()]
-            summed = self.accelerator.reduce(torch.stack([v.double() for v in values]), "sum").unbind()
-            replaced = iter(summed)
-            pending = [
-                (number, progress, {name: {term: next(replaced) for term in terms} for name, terms in logs.items()})
-                for number, progress, logs in pending
-            ]
-        self._check_finite(pending)
-        if self.rank == 0:
-            for number, progress, logs in pending:
-                for name, terms in logs.items():
-                    plain = {term: float(value) for term, value in terms.items()}
-                    self.metrics.add({
-                        "stage": self.index, "step": number, "learner": name, "progress": round(progress, 6),
-                        "rate": self.settings.learning_rate * self.settings.rate(progress), "terms": plain,
-                    })  # fmt: skip
-
-    def _check_finite(self, pending: list[tuple[int, float, dict[str, dict[str, Tensor]]]]) -> None:
-        for number, _, logs in pending:
-            for name, terms in logs.items():
-                if math.isfinite(float(terms["loss"])):
-                    continue
-                bad = [term for term, value in terms.items() if term != "loss" and not math.isfinite(float(value))]
-                kept = self._last_good(number)
-                raise DivergedError(
-                    f"The loss of {name!r} became {float(terms['loss'])} at step {number} (term: {', '.join(bad) or 'loss'}). "
-                    f"{kept} Try a lower learning_rate, clip=1.0, or precision='no'."
-                )
-
-    def _last_good(self, number: int) -> str:
+    def _last_good(self, step: int) -> str:
+        """Where the last good weights are, saved now if they are still in memory."""
         if not self.checkpoints:
             return "Nothing was saved because the run has no folder."
-        if number == self.number:  # the weights before this step are still in memory and good
-            self._pending.clear()
+        if step == self.number:  # the step was not taken
+            self.ledger.waiting.clear()
             self.save()
         steps = self.checkpoints.steps()
         return f"The last good checkpoint is {self.checkpoints.folder}/step-{steps[-1]:08d}." if steps else (
@@ -335,7 +312,7 @@ class Loop:
 
     def evaluate(self) -> bool:
         """Score the kept learner; returns whether the stage should end early."""
-        self.flush()
+        self.ledger.flush()
         if self.stage.evaluate is None:
             return False
         module = self.averaged.module if self.averaged else self.modules[self.stage.keep]
@@ -344,61 +321,30 @@ class Loop:
         if self.rank == 0:
             self.metrics.add({"stage": self.index, "step": self.number, "scores": scores})
         self._tell("scored", scores)
-        name, sense = self.stage.task.best
-        if self.settings.best and self.settings.best != "last":
-            name = self.settings.best
-            sense = "min" if name in ("loss", "nll", "brier", "ece", "mse", "mae", "perplexity") else "max"
-        if name not in scores:
-            raise ArgumentError(f"best={name!r} is not a score of this task; it has {sorted(scores)}.")
-        value = scores[name] if sense == "max" else -scores[name]
-        if self.best_score is None or value > self.best_score:
-            self.best_score, self.best_step, self.worse = value, self.number, 0
-            self.best = {key: tensor.detach().cpu().clone() for key, tensor in module.state_dict().items()}
-        else:
-            self.worse += 1
-        return self.settings.patience is not None and self.worse >= self.settings.patience
+        return self.best.offer(scores, module, self.number)
 
     def finish(self) -> None:
         """Put the kept weights into the kept learner's module, and every module into eval mode."""
         module = self.modules[self.stage.keep]
         if self.averaged:
             module.load_state_dict(self.averaged.module.state_dict())
-        if self.settings.best != "last" and self.best:
-            module.load_state_dict(self.best)
+        self.best.put_into(module)
         for each in self.modules.values():
             each.eval()
 
     # saving
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Weights of all learners and moving teachers, and the rest of what the next step depends on."""
-        weights = {
-            f"learner.{name}.{key}": value
-            for name, learner in self.learners.items() for key, value in learner.state_dict().items()
-        }  # fmt: skip
-        movers = {**self.movers, **({"ema": self.averaged} if self.averaged else {})}
-        for role, mover in movers.items():
-            weights |= {f"mover.{role}.{key}": value for key, value in mover.state_dict().items()}
-        rest = {
-            "optimizers": {name: [o.state_dict() for o in found] for name, found in self.optimizers.items()},
-            "scaler": self.scaler.state_dict() if self.scaler else None,
-            "source": self.stage.source.state_dict(),
-            "counters": [self.number, self.samples, self.tokens, self.best_step, self.worse],
-            "best_score": self.best_score, "last_scores": self.last_scores, "print": self.stage.fingerprint(),
-        }  # fmt: skip
-        return weights, rest
-
     def save(self) -> None:
         """Write a checkpoint of the finished steps."""
-        self.flush()
+        self.ledger.flush()
         if self.checkpoints and self.rank == 0:
-            weights, rest = self.state()
-            self.checkpoints.save(self.number, weights, self.best, rest)
+            weights, rest = state_of(self)
+            self.checkpoints.save(self.number, weights, self.best.weights, rest)
         self._saved_at = time.monotonic()
 
     def _maybe_save(self) -> None:
         every = self.settings.checkpoint_every
         due = self.number % every == 0 if every else time.monotonic() - self._saved_at > self.checkpoint_seconds
-        stop = self._stop
+        stop = self.stop.asked
         if self.processes > 1:  # processes decide together, and not at every step
             if self.number % self.settings.log_every and not every:
                 return
@@ -413,82 +359,11 @@ class Loop:
                 where = "The run has no folder, so that nothing was saved; give out= to keep what is done."
             raise Interrupted(f"Stopped. {where}")
 
-    def restore(self) -> None:
-        """Go on from the newest checkpoint, if there is one."""
-        assert self.checkpoints is not None
-        found = self.checkpoints.load(self.device)
-        self.metrics.resume(self.index, found[0] if found else 0)
-        if found is None:
-            return
-        _, weights, self.best, rest = found
-        if rest["print"] != self.stage.fingerprint():
-            raise RunError(
-                f"The checkpoint in {self.checkpoints.folder} belongs to another stage (recipe, settings or data differ). "
-                "Resume with the arguments it was started with, or start anew with overwrite=true."
-            )
-        for name, learner in self.learners.items():
-            learner.load_state_dict(_with_prefix(weights, f"learner.{name}."))
-            for optimizer, state in zip(self.optimizers[name], rest["optimizers"][name], strict=True):
-                optimizer.load_state_dict(state)
-        movers = {**self.movers, **({"ema": self.averaged} if self.averaged else {})}
-        for role, mover in movers.items():
-            mover.load_state_dict(_with_prefix(weights, f"mover.{role}."))
-        if self.scaler:
-            self.scaler.load_state_dict(rest["scaler"])
-        self.stage.source.load_state_dict(rest["source"])
-        self.number, self.samples, self.tokens, self.best_step, self.worse = rest["counters"]
-        self.best_score, self.last_scores = rest["best_score"], rest["last_scores"]
-
-    @contextlib.contextmanager
-    def _teaching(self) -> Iterator[None]:
-        """Teachers in eval mode for the whole stage, so that no step has to see to it."""
-        teachers = [teacher for teacher in self.stage.teachers.values() if isinstance(teacher, ModuleTeacher)]
-        teachers += [mover.inner for mover in self.movers.values() if mover.inner is not None]
-        with contextlib.ExitStack() as modes:
-            for teacher in teachers:
-                modes.enter_context(eval_mode(teacher.module))
-                teacher.settled = True
-            try:
-                yield
-            finally:
-                for teacher in teachers:
-                    teacher.settled = False
-
-    @contextlib.contextmanager
-    def _interruptible(self) -> Iterator[None]:
-        """Ctrl-C and SIGTERM end the loop after the current step, with a checkpoint; a second Ctrl-C at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def ask(number: int, frame: Any) -> None:
-            if self._stop:
-                raise KeyboardInterrupt
-            self._stop = True
-
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
     def _tell(self, event: str, *values: Any) -> None:
         for watcher in self.watchers:
             method = getattr(watcher, event, None)
             if method is not None:
                 method(self, *values)
-
-
-def add_logs(logs: dict[str, dict[str, Tensor]], name: str, loss: Tensor, values: dict[str, Tensor]) -> None:
-    """Add a micro-batch's parts of the loss and terms."""
-    terms = logs.setdefault(name, {})
-    for term, value in {"loss": loss, **values}.items():
-        terms[term] = terms[term] + value if term in terms else value
-
-
-def _with_prefix(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
 
 
 __all__ = ["Loop", "Ref"]

@@ -1,0 +1,65 @@
+"""The whole state of a loop between two steps: what a checkpoint holds, and how a loop goes on from it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from limbeck.errors import RunError
+
+if TYPE_CHECKING:
+    from limbeck.training.loop import Loop
+
+
+def state_of(loop: Loop) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Weights of all learners and moving teachers, and the rest of what the next step depends on."""
+    weights = {
+        f"learner.{name}.{key}": value
+        for name, learner in loop.learners.items() for key, value in learner.state_dict().items()
+    }  # fmt: skip
+    for role, mover in _movers(loop).items():
+        weights |= {f"mover.{role}.{key}": value for key, value in mover.state_dict().items()}
+    rest = {
+        "optimizers": {name: [o.state_dict() for o in found] for name, found in loop.optimizers.items()},
+        "scaler": loop.scaler.state_dict() if loop.scaler else None,
+        "source": loop.stage.source.state_dict(),
+        "counters": [loop.number, loop.samples, loop.tokens],
+        "best": loop.best.state_dict(), "last_scores": loop.last_scores, "print": loop.stage.fingerprint(),
+    }  # fmt: skip
+    return weights, rest
+
+
+def restore(loop: Loop) -> None:
+    """Go on from the newest checkpoint, if there is one. Raises RunError where it is another stage's."""
+    assert loop.checkpoints is not None
+    found = loop.checkpoints.load(loop.device)
+    loop.metrics.resume(loop.index, found[0] if found else 0)
+    if found is None:
+        return
+    _, weights, best, rest = found
+    if rest["print"] != loop.stage.fingerprint():
+        raise RunError(
+            f"The checkpoint in {loop.checkpoints.folder} belongs to another stage (recipe, settings or data differ). "
+            "Resume with the arguments it was started with, or start anew with overwrite=true."
+        )
+    for name, learner in loop.learners.items():
+        learner.load_state_dict(_with_prefix(weights, f"learner.{name}."))
+        for optimizer, state in zip(loop.optimizers[name], rest["optimizers"][name], strict=True):
+            optimizer.load_state_dict(state)
+    for role, mover in _movers(loop).items():
+        mover.load_state_dict(_with_prefix(weights, f"mover.{role}."))
+    if loop.scaler:
+        loop.scaler.load_state_dict(rest["scaler"])
+    loop.stage.source.load_state_dict(rest["source"])
+    loop.number, loop.samples, loop.tokens = rest["counters"]
+    loop.best.load_state_dict(rest["best"], best)
+    loop.last_scores = rest["last_scores"]
+
+
+def _movers(loop: Loop) -> dict[str, Any]:
+    return {**loop.movers, **({"ema": loop.averaged} if loop.averaged else {})}
+
+
+def _with_prefix(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
