@@ -5,11 +5,15 @@ The class axis is the last; every other axis counts items. Teachers are detached
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from limbeck.functional.core import UNLABELLED, Reduction, labelled, objective, reduce
+
+_NONE = -1e30  # the logarithm of no mass, as a finite number
 
 
 def _log_softmax(logits: Tensor, temperature: float = 1.0) -> Tensor:
@@ -25,8 +29,21 @@ def _known(labels: Tensor) -> Tensor:
 
 
 def _kl(target: Tensor, other: Tensor) -> Tensor:
-    """KL(target || other) of log-probabilities over the last axis; 0 log 0 = 0."""
-    return (target.exp() * (target - other)).where(target > -torch.inf, 0).sum(-1)
+    """KL(target || other) of log-probabilities over the last axis; 0 log 0 = 0, in the gradient too."""
+    return (target.exp() * (target - other).masked_fill(target == -torch.inf, 0)).sum(-1)
+
+
+def _log_mixture(first: Tensor, second: Tensor, weight: float) -> Tensor:
+    """log(weight exp(first) + (1 - weight) exp(second)) of log-probabilities; finite where neither has any mass."""
+    if weight in (0.0, 1.0):
+        return first if weight else second
+    first, second = first.clamp(min=_NONE), second.clamp(min=_NONE)  # logaddexp has no gradient at two infinities
+    return torch.logaddexp(first + math.log(weight), second + math.log1p(-weight))
+
+
+def _soft_cross_entropy(p: Tensor, log_q: Tensor) -> Tensor:
+    """-sum p log q over the last axis; 0 log 0 = 0, in the gradient too."""
+    return -(p * log_q.masked_fill(p == 0, 0)).sum(-1)
 
 
 @objective(per="item", student="logits")
@@ -57,7 +74,7 @@ def soft_cross_entropy(student: Tensor, teacher: Tensor, *, temperature: float =
     Equal to the forward KL plus the teacher's entropy: not zero at equality (TextBrewer's kd_ce, 2020; SimCLRv2, 2020).
     """
     p = _log_softmax(teacher.detach(), temperature).exp()
-    return reduce(-(p * _log_softmax(student, temperature)).sum(-1), mask, reduction)
+    return reduce(_soft_cross_entropy(p, _log_softmax(student, temperature)), mask, reduction)
 
 
 @objective(per="item", student="logits", teacher="logits")
@@ -98,8 +115,7 @@ def jensen_shannon(student: Tensor, teacher: Tensor, *, beta: float = 0.5, tempe
     elif beta == 1:
         values = _kl(s, t)
     else:
-        b = torch.tensor(beta, dtype=s.dtype, device=s.device)
-        m = torch.logaddexp(t + b.log(), s + (1 - b).log())
+        m = _log_mixture(t, s, beta)
         values = beta * _kl(t, m) + (1 - beta) * _kl(s, m)
     return reduce(values, mask, reduction)
 
@@ -222,7 +238,7 @@ def mixed_cross_entropy(student: Tensor, teacher: Tensor, labels: Tensor, *, sof
     p = _log_softmax(teacher.detach(), temperature).exp()
     hard = F.one_hot(_known(labels), student.shape[-1]).to(p.dtype)
     target = torch.where((labels != UNLABELLED)[..., None], (1 - soft) * hard + soft * p, p)
-    return reduce(-(target * _log_softmax(student)).sum(-1), mask, reduction)
+    return reduce(_soft_cross_entropy(target, _log_softmax(student)), mask, reduction)
 
 
 @objective(per="item", student="logits")

@@ -7,26 +7,17 @@ out the target's entropy: the gradients are the same.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from limbeck.functional.core import Reduction, objective, reduce
-from limbeck.functional.response import _kl, _log_softmax
+from limbeck.functional.response import _kl, _log_mixture, _log_softmax
 
 
 def _share(value: float, name: str) -> float:
     if not 0 <= value <= 1:
         raise ValueError(f"{name}={value!r}: expected a number from 0 to 1")
     return value
-
-
-def _mixture(first: Tensor, second: Tensor, weight: float) -> Tensor:
-    """log(weight exp(first) + (1 - weight) exp(second)) of log-probabilities."""
-    if weight in (0.0, 1.0):
-        return first if weight else second
-    return torch.logaddexp(first + math.log(weight), second + math.log1p(-weight))
 
 
 @objective(per="item", student="logits", teacher="logits")
@@ -48,7 +39,7 @@ def skew_forward_kl(student: Tensor, teacher: Tensor, *, skew: float = 0.1, temp
     The forward KL at skew 0 (DistiLLM, Ko et al., 2024, with skew 0.1; its code leaves out the entropy).
     """
     t, s = _log_softmax(teacher.detach(), temperature), _log_softmax(student, temperature)
-    return reduce(_kl(t, _mixture(t, s, _share(skew, "skew"))), mask, reduction)
+    return reduce(_kl(t, _log_mixture(t, s, _share(skew, "skew"))), mask, reduction)
 
 
 @objective(per="item", student="logits", teacher="logits")
@@ -59,7 +50,7 @@ def skew_reverse_kl(student: Tensor, teacher: Tensor, *, skew: float = 0.1, temp
     The reverse KL at skew 0 (DistiLLM, Ko et al., 2024, with skew 0.1).
     """
     t, s = _log_softmax(teacher.detach(), temperature), _log_softmax(student, temperature)
-    return reduce(_kl(s, _mixture(s, t, _share(skew, "skew"))), mask, reduction)
+    return reduce(_kl(s, _log_mixture(s, t, _share(skew, "skew"))), mask, reduction)
 
 
 @objective(per="item", student="logits", teacher="logits")
