@@ -213,9 +213,8 @@ def _evaluation(job: Job) -> Callable[[nn.Module], dict[str, float]] | None:
     part = job.data.parts.get("valid")
     if part is None or not len(part) or not bool(part.is_labelled().any()):
         return None
-    measure = getattr(job.task, "measure", None)
-    if measure is not None:  # a task whose whole logits would not fit in memory scores its models itself
-        return lambda module: measure(module, part)
+    if job.task.measures:
+        return lambda module: job.task.measure(module, part)["scores"]
     labels = part.labels
     assert labels is not None
     return lambda module: job.task.scores(predict(module, part, job.task), labels, job.data.classes)

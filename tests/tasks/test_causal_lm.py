@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from limbeck.data.base import Data, SubsetPart, TextPart
 from limbeck.errors import DataError, ModelError
+from limbeck.evaluation.calibration import ece
 from limbeck.signals.blocks import Post
 from limbeck.signals.lazy import Lazy
 from limbeck.tasks import resolve
@@ -211,13 +212,34 @@ def test_scores_by_hand():
 def test_measure_equals_the_scores_of_whole_logits():
     model, task = gpt2().train(), CausalLM()
     part = token_part("test", [row.tolist()[: 3 + number % 4] for number, row in enumerate(ids(11))])
-    found = task.measure(model, part, batch_size=4)
+    found = task.measure(model, part, batch_size=4)["scores"]
     assert model.training
     model.eval()
     whole = model(**part.gather(torch.arange(11))).logits
     expected = nn.functional.cross_entropy(whole.transpose(1, 2), part.labels, ignore_index=-100)
     assert found["nll"] == pytest.approx(float(expected.detach()), rel=1e-5)
-    assert found == pytest.approx(token_scores([(whole, part.labels)], block=3), rel=1e-5)
+    assert found == pytest.approx(token_scores([(whole, part.labels)]), rel=1e-5)
+
+
+def test_agreement_with_a_teacher_by_hand():
+    model, teacher, task = gpt2().eval(), gpt2(seed=1).eval(), CausalLM()
+    part = token_part("test", [row.tolist()[: 3 + number % 4] for number, row in enumerate(ids(11))])
+    found = task.measure(model, part, as_teacher(teacher), batch_size=4)
+    known = part.labels != -100
+    q, p = (
+        each(**part.gather(torch.arange(11))).logits[known].detach().double().log_softmax(-1)
+        for each in (model, teacher)
+    )
+    labels = part.labels[known]
+    assert found["agreement"]["kl_to_teacher"] == pytest.approx(float((p.exp() * (p - q)).sum(1).mean()), rel=1e-5)
+    same, right = q.argmax(1) == p.argmax(1), p.argmax(1) == labels
+    assert found["agreement"]["label_agreement"] == pytest.approx(float(same.double().mean()))
+    assert found["agreement"]["label_agreement_teacher_wrong"] == pytest.approx(float(same[~right].double().mean()))
+    assert found["scores"]["ece"] == pytest.approx(ece(q.exp(), labels), abs=1e-6)
+    assert sum(row["count"] for row in found["reliability"]) == int(known.sum())
+    itself = task.measure(model, part, model)["agreement"]
+    assert itself["kl_to_teacher"] == 0
+    assert itself["label_agreement"] == 1
 
 
 # checks
@@ -246,7 +268,7 @@ def job(task: CausalLM, **settings) -> Job:
     task.check(data, {"student": student, "teacher": teacher})
     made = Job(task, data, student, as_teacher(teacher), Settings(**{"steps": 8, "batch_size": 12, "best": "last",
                "warmup": 0.0, "schedule": "constant", "learning_rate": 1e-2, **settings}))  # fmt: skip
-    made.evaluation = lambda module: task.measure(module, parts["valid"])
+    made.evaluation = lambda module: task.measure(module, parts["valid"])["scores"]
     return made
 
 
@@ -270,6 +292,6 @@ def test_lazy_logits_train_as_whole_ones_do_also_in_micro_batches():
 
 def test_supervised_training_learns():
     mine = job(CausalLM(vocabulary=VOCABULARY), steps=20)
-    before = mine.task.measure(mine.student, mine.data.parts["valid"])["perplexity"]
+    before = mine.task.measure(mine.student, mine.data.parts["valid"])["scores"]["perplexity"]
     runner = train(mine.stage(mine.task.supervised()))
     assert runner.results[-1].scores["perplexity"] < 0.5 * before

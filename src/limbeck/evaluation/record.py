@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from limbeck.data.base import Data
 from limbeck.evaluation.cost import measure as measure_cost
@@ -30,11 +30,11 @@ def spread(values: Sequence[float]) -> Record:
     return {"mean": statistics.fmean(values), "std": deviation, "values": list(values)}
 
 
-def model_record(name: str, role: str, models: Sequence[Any], job: Job, part: str, teacher: Tensor | None,
-                 measure: bool, saved: Path | None = None) -> tuple[Record, Tensor, Any]:  # fmt: skip
-    """One model (the same over several seeds) on a part. Returns its record, the first one's logits, its confusion.
+def model_record(name: str, role: str, models: Sequence[Any], job: Job, part: str, teacher: Any,
+                 measure: bool, saved: Path | None = None) -> tuple[Record, Any, Any]:  # fmt: skip
+    """One model (the same over several seeds) on a part. Returns its record, what others compare with, its confusion.
 
-    `teacher`: the teacher's logits on that part, None for the teacher itself. Cost is that of the first model, and only
+    `teacher`: the teacher's logits on that part (or itself, where logits are not kept), None for the teacher itself. Cost is that of the first model, and only
     of modules: an estimator or a store has no parameters to count.
     """
     results = [evaluate(model, job.data, job.task, part, teacher) for model in models]
@@ -45,8 +45,8 @@ def model_record(name: str, role: str, models: Sequence[Any], job: Job, part: st
     if measure and isinstance(first, nn.Module):
         example = job.task.example(job.data, first)
         record["cost"] = measure_cost(first, example, saved, run=job.task.forward)
-    logits = predict(first, job.data.parts[part], job.task)
-    return record, logits, results[0]["confusion"]
+    kept = first if job.task.measures else predict(first, job.data.parts[part], job.task)
+    return record, kept, results[0]["confusion"]
 
 
 def describe_data(data: Data, part: str) -> Record:

@@ -108,6 +108,8 @@ def evaluate(module: Any, data: Data, task: Task, part: str = "test", teacher: A
     if part not in data.parts:
         raise ArgumentError(f"The data {data.name!r} have no part {part!r}.{nearest(part, data.parts)}")
     samples = data.parts[part]
+    if task.measures:
+        return {"part": part, "count": len(samples), "confusion": None, **task.measure(module, samples, teacher)}
     logits = predict(module, samples, task, device, batch_size)
     labelled = bool(samples.is_labelled().any())
     labels = samples.labels if labelled else None

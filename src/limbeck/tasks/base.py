@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from limbeck.data.base import Batch, Data, Inputs
+from limbeck.data.base import Batch, Data, Inputs, Part
 from limbeck.signals.taps import Taps
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ class Task:
     outputs: tuple[str, ...] = ("logits",)  # the signals that `signals` gives; every other name is a tap
     best: tuple[str, str] = ("accuracy", "max")
     default_recipe: str = "kd"
+    measures: bool = False  # whether it scores models itself (`measure`), because outputs of a whole part would not fit
+    tokenized: bool = False  # whether what the data are depends on a tokenizer, so that the models are loaded first
 
     # how a model is run
     def view(self, batch: Batch, module: nn.Module | None, role: str) -> Inputs:
@@ -58,6 +60,10 @@ class Task:
     def scores(self, outputs: Tensor, labels: Tensor, classes: Sequence[str] | None = None) -> dict[str, float]:
         """Scores of a whole part: `outputs` [n, ...] (logits, values), `labels` [n]."""
         raise NotImplementedError(f"{type(self).__name__} has no scores")
+
+    def measure(self, model: Any, part: Part, teacher: Any = None) -> dict[str, Any]:
+        """{"scores", "agreement", "reliability"} of a model (module or teacher) on a part; see `measures`."""
+        raise NotImplementedError(f"{type(self).__name__} does not measure models itself")
 
     # what it checks and how it leaves the house
     def check(self, data: Data, models: dict[str, nn.Module]) -> None:

@@ -8,7 +8,8 @@ another tokenizer, recipes and export.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 
 from limbeck.data.base import Batch, Data, Inputs, Part, TensorPart, TextPart
 from limbeck.errors import DataError, ModelError
+from limbeck.evaluation.modes import device_of, evaluating
+from limbeck.evaluation.tokens import TokenTally
 from limbeck.functional.core import UNLABELLED
 from limbeck.signals.blocks import Post
 from limbeck.signals.lazy import Lazy
@@ -37,6 +40,8 @@ class CausalLM(Task):
 
     name = "causal_lm"
     best = ("perplexity", "min")
+    default_recipe = "lm_kd"
+    measures = tokenized = True
 
     def __init__(self, vocabulary: int | None = None, lazy: bool = True):
         self.vocabulary, self.lazy = vocabulary, lazy
@@ -90,34 +95,33 @@ class CausalLM(Task):
         return cross_entropy()
 
     def scores(self, outputs: Any, labels: Tensor, classes: Sequence[str] | None = None) -> dict[str, float]:
-        """`perplexity` (e to the mean nll), `token_accuracy` and `nll` (nats per token) over all labelled tokens.
+        """`perplexity` (e to the mean nll), `token_accuracy`, `nll` (nats per token), `ece` over all labelled tokens.
 
         `outputs` [n, tokens, vocabulary], lazy or whole; `labels` [n, tokens] of the next tokens, -100 left out.
         Raises DataError when nothing is labelled or shapes do not meet.
         """
         return token_scores([(outputs, labels)])
 
-    def measure(self, module: nn.Module, part: Part, batch_size: int = 16) -> dict[str, float]:
-        """The scores of a model on a whole part, without whole logits. Labels are those of the part's batches."""
-        device = next(module.parameters()).device
-        was = [child for child in module.modules() if child.training]
-        module.eval()
-
-        def outputs() -> Iterator[tuple[Any, Tensor]]:
+    def measure(self, model: Any, part: Part, teacher: Any = None, batch_size: int = 16) -> dict[str, Any]:
+        """Scores of a model (a module or a teacher) on a part, and its agreement with a teacher, without whole logits."""
+        tally = TokenTally()
+        with torch.no_grad(), self._resting(model), self._resting(teacher):
             for start in range(0, len(part), batch_size):
-                batch = part.batch(torch.arange(start, min(start + batch_size, len(part)))).to(device)
+                batch = part.batch(torch.arange(start, min(start + batch_size, len(part))))
                 if batch.labels is None:
-                    raise DataError(
-                        f"The part {part.name!r} has no labels. Make it with token_part(), which shifts them."
-                    )
-                yield self.signals(self.forward(module, self.view(batch, module, "student")))["logits"], batch.labels
+                    raise DataError(f"The part {part.name!r} has no next tokens. Make it with token_part().")
+                theirs = None if teacher is None else self._logits(teacher, batch, "teacher")
+                tally_rows(tally, self._logits(model, batch, "student"), batch.labels, theirs)
+        return {"scores": tally.scores(), "agreement": tally.agreement(), "reliability": tally.reliability()}
 
-        try:
-            with torch.no_grad():
-                return token_scores(outputs())
-        finally:
-            for child in was:
-                child.training = True
+    def _logits(self, model: Any, batch: Batch, role: str) -> Any:
+        if not isinstance(model, nn.Module):
+            return model.read(batch, ["logits"], self)["logits"]
+        batch = batch.to(device_of(model))
+        return self.signals(self.forward(model, self.view(batch, model, role)))["logits"]
+
+    def _resting(self, model: Any) -> AbstractContextManager[object]:
+        return evaluating(model) if isinstance(model, nn.Module) else nullcontext()
 
     def check(self, data: Data, models: dict[str, nn.Module]) -> None:
         """Probe every head; raise where a label is no token of a model, or the data are texts whose tokens are not known."""
@@ -191,27 +195,26 @@ def token_part(name: str, rows: Sequence[Sequence[int]], *, predict: Sequence[Se
 
 
 # the scores
-def token_scores(outputs: Iterable[tuple[Any, Tensor]], block: int = 256) -> dict[str, float]:
-    """Perplexity, token accuracy and nll of pairs (logits [batch, tokens, V] lazy or whole, labels [batch, tokens]).
+def token_scores(outputs: Iterable[tuple[Any, Tensor]]) -> dict[str, float]:
+    """Perplexity, token accuracy, nll and ece of pairs (logits [batch, tokens, V] lazy or whole, labels [batch, tokens]).
 
     Rows are taken block by block, in float32 at least. Raises DataError when nothing is labelled or shapes do not meet.
     """
-    nll, hits, count = 0.0, 0, 0
+    tally = TokenTally()
     for logits, labels in outputs:
-        if list(labels.shape) != list(logits.shape[:-1]):
-            raise DataError(f"Logits for tokens of shape {list(logits.shape[:-1])}, labels {list(labels.shape)}.")
-        flat = labels.reshape(-1)
-        for rows in (flat != UNLABELLED).nonzero()[:, 0].split(block):
-            taken = logits.block(rows) if isinstance(logits, Lazy) else logits[torch.unravel_index(rows, labels.shape)]
-            taken, target = taken.detach().to(torch.promote_types(taken.dtype, torch.float32)), flat[rows]
-            nll += float(nn.functional.cross_entropy(taken, target, reduction="sum").double())
-            hits += int((taken.argmax(-1) == target).sum())
-            count += len(rows)
-    if not count:
-        raise DataError("No token is labelled (all are -100), so there is nothing to score.")
-    mean = nll / count
-    return {
-        "perplexity": float(torch.tensor(mean, dtype=torch.float64).exp()),
-        "token_accuracy": hits / count,
-        "nll": mean,
-    }
+        tally_rows(tally, logits, labels)
+    return tally.scores()
+
+
+def tally_rows(tally: TokenTally, logits: Any, labels: Tensor, teacher: Any = None, block: int = 256) -> None:
+    """Add the labelled tokens of a batch to a tally, `block` rows at a time."""
+    if list(labels.shape) != list(logits.shape[:-1]):
+        raise DataError(f"Logits for tokens of shape {list(logits.shape[:-1])}, labels {list(labels.shape)}.")
+    flat = labels.reshape(-1)
+    for rows in (flat != UNLABELLED).nonzero()[:, 0].split(block):
+        mine, theirs = (None if each is None else _rows(each, rows, labels.shape) for each in (logits, teacher))
+        tally.add(mine, flat[rows], theirs)
+
+
+def _rows(logits: Any, rows: Tensor, shape: torch.Size) -> Tensor:
+    return logits.block(rows) if isinstance(logits, Lazy) else logits[torch.unravel_index(rows, shape)]
