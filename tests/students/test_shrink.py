@@ -255,7 +255,7 @@ def test_cnn_is_cut_in_both_ways_at_once():
     ("module", "arguments", "kind", "said"),
     [
         (mlp(4, 2), {}, ArgumentError, "nothing to cut"),
-        (mlp(4, 2), {"heads": 2}, ModelError, "only Transformers encoders"),
+        (mlp(4, 2), {"heads": 2}, ModelError, "only Transformers models"),
         (mlp(4, 2), {"width": 0}, ArgumentError, "width=0"),
         (nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), {"width": 0.5}, ModelError, "no hidden one"),
         (nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4), nn.Linear(4, 2)), {"width": 2}, ModelError, "ties its units"),

@@ -81,7 +81,7 @@ def shrink_encoder(teacher: nn.Module, depth: int | float | None, width: int | f
     config.num_hidden_layers = len(kept)
     if isinstance(getattr(config, "layer_types", None), list):
         config.layer_types = [config.layer_types[i] for i in kept]
-    state = _copied(teacher, path, kept)
+    state = copied(teacher, path, kept)
     about: dict[str, Any] = {"layers": kept, "of": len(layers)}
     numbers: dict[str, dict[str, int]] = {}
     if width is not None or heads is not None:
@@ -96,17 +96,20 @@ def shrink_encoder(teacher: nn.Module, depth: int | float | None, width: int | f
             if width is not None:
                 _cut_ffn(state, where, parts, width)
             if heads is not None:
-                numbers[f"{where}.{parts.attention}"] = _cut_heads(state, where, parts, layers[old], heads)
+                number, size = _cut_heads(state, where, parts, layers[old], heads)
+                about["heads"] = number
+                numbers[f"{where}.{parts.attention}"] = {
+                    **dict.fromkeys(HEADS, number), "all_head_size": number * size,
+                    **dict.fromkeys(("attention_head_size", "head_dim"), size),
+                }  # fmt: skip
         parts = layer_parts(layers[0])
         assert parts is not None
         about["ffn"] = state[f"{path}.0.{parts.up}.weight"].shape[0]
-        if heads is not None:
-            about["heads"] = next(iter(numbers.values()))["heads"]
         _tell(config, teacher, state, f"{path}.0", parts, about)
-    return _assemble(teacher, config, state, numbers, about)
+    return assemble(teacher, config, state, numbers, about)
 
 
-def _copied(teacher: nn.Module, path: str, kept: list[int]) -> dict[str, Tensor]:
+def copied(teacher: nn.Module, path: str, kept: list[int]) -> dict[str, Tensor]:
     """The teacher's weights under the names of the student: kept layers renumbered, the others gone."""
     state: dict[str, Tensor] = {}
     new = {str(old): str(i) for i, old in enumerate(kept)}
@@ -137,7 +140,7 @@ def _cut_ffn(state: dict[str, Tensor], where: str, parts: LayerParts, width: int
 
 
 def _cut_heads(state: dict[str, Tensor], where: str, parts: LayerParts, layer: nn.Module,
-               heads: int | float) -> dict[str, int]:  # fmt: skip
+               heads: int | float) -> tuple[int, int]:  # fmt: skip
     """Keep the heads whose value and output maps are largest. Returns the new number and size of heads."""
     attention = layer.get_submodule(parts.attention)
     full = next((getattr(attention, name) for name in HEADS if isinstance(getattr(attention, name, None), int)), None)
@@ -146,15 +149,22 @@ def _cut_heads(state: dict[str, Tensor], where: str, parts: LayerParts, layer: n
         raise ModelError(f"{type(attention).__name__} does not say how many heads it has ({', '.join(HEADS)}).")
     size = total // full
     value, output = state[f"{where}.{parts.value}.weight"].float(), state[f"{where}.{parts.output}.weight"].float()
-    importance = (output.unflatten(1, (full, size)).permute(1, 0, 2) @ value.unflatten(0, (full, size))).norm(
-        dim=(1, 2)
-    )
+    importance = head_importance(value.unflatten(0, (full, size)), output.unflatten(1, (full, size)).transpose(0, 1))
     kept = importance.topk(sized(heads, full, "heads")).indices.sort().values
     rows = (kept[:, None] * size + torch.arange(size, device=kept.device)).flatten()
     for name in (parts.query, parts.key, parts.value):
         _slice(state, f"{where}.{name}", rows, 0)
     _slice(state, f"{where}.{parts.output}", rows, 1)
-    return {"heads": len(kept), "size": size}
+    return len(kept), size
+
+
+def head_importance(value: Tensor, output: Tensor) -> Tensor:
+    """Frobenius norms of output @ value, [heads], from [heads, size, inputs] and [heads, outputs, size].
+
+    Through Gram matrices: no product of the hidden size squared is formed.
+    """
+    products = (output.mT @ output) * (value @ value.mT)
+    return products.sum(dim=(1, 2)).clamp(min=0).sqrt()
 
 
 def _tell(config: Any, teacher: nn.Module, state: dict[str, Tensor], where: str, parts: LayerParts,
@@ -184,33 +194,40 @@ def _try(config: Any, kind: type[nn.Module], changes: dict[str, int], state: dic
             setattr(config, name, value)
 
 
-def _assemble(teacher: nn.Module, config: Any, state: dict[str, Tensor], numbers: dict[str, dict[str, int]],
-              about: dict[str, Any]) -> nn.Module:  # fmt: skip
+def assemble(teacher: nn.Module, config: Any, state: dict[str, Tensor], numbers: dict[str, dict[str, int]],
+             about: dict[str, Any], *, shapes: bool = True) -> nn.Module:  # fmt: skip
+    """The student of this config and these weights; `numbers`: what its modules are to say of sizes, where they do.
+
+    Raises ModelError where the weights do not fit; with `shapes`, modules take shapes that the config does not say.
+    """
     with seeded(0):  # every weight is overwritten below
-        student = type(teacher)(config)
+        student: Any = type(teacher)(config)
     student.to(next(teacher.parameters()).device)
-    conform(student, state, shapes=True)
-    for path, number in numbers.items():
-        attention = student.get_submodule(path)
-        for name in HEADS:
-            if isinstance(getattr(attention, name, None), int):
-                setattr(attention, name, number["heads"])
-        if isinstance(getattr(attention, "all_head_size", None), int):
-            attention.all_head_size = number["heads"] * number["size"]  # type: ignore[assignment]
-        for name in ("attention_head_size", "head_dim"):
-            if getattr(attention, name, number["size"]) != number["size"]:
-                setattr(attention, name, number["size"])
-    student.load_state_dict(state, strict=True)
+    conform(student, state, shapes=shapes)
+    for path, values in numbers.items():
+        child = student.get_submodule(path)
+        for name, value in values.items():
+            if isinstance(getattr(child, name, None), int):
+                setattr(child, name, value)
+    try:
+        student.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        raise ModelError(
+            f"{type(teacher).__name__} cannot be cut like this: its config does not say all that its layers are "
+            f"({str(error)[:300]} ...). Choose another depth, or a student of another build."
+        ) from error
     student.train(teacher.training)
     for name in ("tokenizer", "processor"):
         if hasattr(teacher, name):
             setattr(student, name, getattr(teacher, name))
-    student.limbeck_shrink = about  # type: ignore[assignment]
-    _runs(student)
+    if getattr(teacher, "generation_config", None) is not None:
+        student.generation_config = copy.deepcopy(teacher.generation_config)
+    student.limbeck_shrink = about
+    runs(student)
     return student
 
 
-def _runs(student: nn.Module) -> None:
+def runs(student: nn.Module) -> None:
     """Raise where the cut model does not run: its attention holds more for each head than linear layers."""
     config: Any = student.config
     device = next(student.parameters()).device
@@ -219,13 +236,13 @@ def _runs(student: nn.Module) -> None:
         inputs = torch.zeros(1, config.num_channels, *sides, device=device, dtype=next(student.parameters()).dtype)
     else:
         inputs = torch.ones(1, 4, dtype=torch.int64, device=device)
+    about: Any = student.limbeck_shrink
+    advice = "Cut the depth alone: shrink(depth=...)." if {"ffn", "heads"} & about.keys() else "Choose another depth."
     mode = student.training
     try:
         with torch.no_grad():
             student.eval()(inputs)
     except (RuntimeError, ValueError, IndexError) as error:
-        raise ModelError(
-            f"{type(student).__name__} does not run once it is cut ({error}). Cut the depth alone: shrink(depth=...)."
-        ) from error
+        raise ModelError(f"{type(student).__name__} does not run once it is cut ({error}). {advice}") from error
     finally:
         student.train(mode)
