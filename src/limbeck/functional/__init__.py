@@ -8,6 +8,28 @@ from torch import Tensor
 
 from limbeck.functional.core import Declaration, objective, reduce
 from limbeck.functional.features import attention_map_mse, cosine_distance, feature_l1, feature_mse
+from limbeck.functional.pace import GenerationThreshold, InterpolationPace
+from limbeck.functional.policy import (
+    clipped_policy,
+    group_advantages,
+    importance_weights,
+    kl_estimate,
+    mixed_sampling,
+    remaining_returns,
+    token_rewards,
+    unsolved,
+    whiten,
+)
+from limbeck.functional.preference import (
+    dpo,
+    label_log_probabilities,
+    longest_common_order,
+    per_sequence,
+    ranked_hinge,
+    ranked_plackett_luce,
+    redi,
+    sequence_log_probabilities,
+)
 from limbeck.functional.relations import cka, cka_distance, cka_rbf, gram_rows_mse, relation_angle, relation_distance
 from limbeck.functional.response import (
     cross_entropy,
@@ -32,6 +54,21 @@ from limbeck.functional.tokens import (
     skew_forward_kl,
     skew_reverse_kl,
     total_variation,
+)
+from limbeck.functional.topk import (
+    largest,
+    least_k,
+    smooth_largest,
+    sparse_forward_kl,
+    sparse_hinge,
+    sparse_jensen_shannon,
+    sparse_ranking,
+    sparse_total_variation,
+    topk_forward_kl,
+    topk_hinge,
+    topk_jensen_shannon,
+    topk_ranking,
+    topk_total_variation,
 )
 from limbeck.functional.transforms import first_token, pooled
 
