@@ -159,6 +159,7 @@ SHORT: dict[str, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
     "encoder": (text_encoder, ("layers", "width", "heads")),
     "timm": (timm_model, ("name",)),
 }
+CUTS = ("depth", "width", "heads", "hidden")  # the arguments of shrink
 FORMS = (
     "'mlp:64,32' or 'mlp(hidden=[64,32])' (rows, images), 'cnn:16', 'resnet:20', 'wide_resnet:16,2', 'timm:NAME' "
     "(images), 'bag', 'encoder:2,128' (texts), 'shrink(depth=2,width=0.5,heads=2)' (cut from the teacher), "
@@ -180,14 +181,14 @@ def parse_student(spec: str) -> StudentSpec:
     name = text.split("(")[0].split(":")[0].strip()
     if name != "shrink" and name not in SHORT:
         raise ArgumentError(f"There is no student {name!r}.{nearest(name, [*SHORT, 'shrink'])} A student is {FORMS}.")
-    function, short = SHORT.get(name, (None, ("depth", "width", "heads")))
+    function, short = SHORT.get(name, (None, CUTS))
     if text == name:
         given: dict[str, Any] = {}
     elif text[len(name)] == "(":
         given = _keywords(text)
     else:
         given = _positional(spec, text[len(name) + 1 :], short)
-    known = {"depth", "width", "heads"} if function is None else set(inspect.signature(function).parameters)
+    known = set(CUTS) if function is None else set(inspect.signature(function).parameters)
     for key in given:
         if key not in known:
             raise ArgumentError(f"The student {spec!r}: {name} has no argument {key!r}.{nearest(key, known)}")
