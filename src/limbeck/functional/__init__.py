@@ -48,6 +48,22 @@ from limbeck.functional.response import (
     symmetric_kl,
     target_nontarget_cross_entropy,
 )
+from limbeck.functional.selection import (
+    entropy,
+    entropy_gap,
+    gap_weighted_jensen_shannon,
+    highest_share,
+    opening,
+    topk_plackett_luce,
+)
+from limbeck.functional.subset import (
+    clipped_forward_kl,
+    kept_classes,
+    probability_quantile,
+    soft_subset_kl,
+    span_correlation,
+    subset_kl,
+)
 from limbeck.functional.tokens import (
     adaptive_kl,
     interpolated_forward_kl,
