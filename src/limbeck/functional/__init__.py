@@ -6,6 +6,13 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from limbeck.functional.aligned import (
+    advantages,
+    composed_logits,
+    composed_reverse_kl,
+    expected_advantage,
+    token_strength,
+)
 from limbeck.functional.core import Declaration, objective, reduce
 from limbeck.functional.features import attention_map_mse, cosine_distance, feature_l1, feature_mse
 from limbeck.functional.pace import GenerationThreshold, InterpolationPace
