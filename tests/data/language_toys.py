@@ -6,6 +6,8 @@ import tokenizers
 import torch
 import transformers
 
+from limbeck.data.language import load_language_data
+
 WORDS = [*"abcdefghijklmnopqrstuvwxyz0123456789 ,.?!:\n", "user", "assistant", "system", "Q", "A"]
 SPECIAL = ["<pad>", "<s>", "</s>", "<unk>", "<start>", "<end>"]
 VOCABULARY = [*SPECIAL, *WORDS]
@@ -21,13 +23,18 @@ MARKED = (
     "{{ '\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<start>assistant\n' }}{% endif %}"
 )
 
+CHAT = [
+    {"role": "user", "content": "a"}, {"role": "assistant", "content": "b c"},
+    {"role": "user", "content": "d"}, {"role": "assistant", "content": "e"},
+]  # fmt: skip
+
 
 def make_tokenizer(template: str | None = None, *, bos: bool = False, **options):
     """Ids are places in VOCABULARY. `bos`: <s> before every text."""
     made = tokenizers.Tokenizer(
         tokenizers.models.WordLevel({word: number for number, word in enumerate(VOCABULARY)}, unk_token="<unk>")
     )
-    made.pre_tokenizer = tokenizers.pre_tokenizers.Split(tokenizers.Regex(r"[a-zA-Z]+|."), "isolated")
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Split(tokenizers.Regex(r"[a-zA-Z]+|[\s\S]"), "isolated")
     made.add_special_tokens(SPECIAL)
     if bos:
         made.post_processor = tokenizers.processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
@@ -51,6 +58,19 @@ def shown(part, number: int = 0) -> tuple[str, str]:
     predicted = ["_", *("_" if label == -100 else VOCABULARY[label] for label in labels[: size - 1].tolist())]
     assert labels[size - 1] == -100
     return "|".join(words(ids[:size])), "|".join(predicted)
+
+
+def load(spec, tokenizer=None, **options):
+    """Unpacked, without a validation part, unless told otherwise."""
+    return load_language_data(
+        spec, tokenizer or make_tokenizer(), **{"valid": 0, "length": 64, "pack": False, **options}
+    )
+
+
+def rows(spec, tokenizer=None, **options):
+    """(text, predicted) of every training row."""
+    part = load(spec, tokenizer, **options).train
+    return [shown(part, number) for number in range(len(part))]
 
 
 def tiny(family: str, **options):

@@ -30,7 +30,8 @@ def as_messages(value: Any, what: str, role: str = "user") -> Messages:
     if hasattr(value, "tolist"):
         value = value.tolist()
     if not isinstance(value, list | tuple):
-        raise DataError(f"{what} is a {type(value).__name__}. Expected a list of {{'role': ..., 'content': ...}}.")
+        kind = type(value).__name__
+        raise DataError(f"{what} has messages of type {kind}. Expected a list of {{'role': ..., 'content': ...}}.")
     found = []
     for number, message in enumerate(value):
         if isinstance(message, Mapping) and "from" in message and "value" in message:

@@ -157,7 +157,7 @@ class Encoder:
         if value is None:
             return ""
         if isinstance(value, bool) or not isinstance(value, str | int | float):
-            raise DataError(f"{name}: its {role} is a {type(value).__name__}. Expected a text.")
+            raise DataError(f"{name}: its {role} is of type {type(value).__name__}. Expected a text.")
         return str(value)
 
 

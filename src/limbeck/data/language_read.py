@@ -80,6 +80,8 @@ def read_splits(spec: Any, documents: str | None = None) -> dict[str, list[Recor
     """
     if documents is not None and documents not in DOCUMENTS:
         raise ArgumentError(f"documents={documents!r}.{nearest(documents, DOCUMENTS)}")
+    if type(spec).__module__.split(".")[0] == "datasets":
+        return _checked(_hub_object(spec), "the data set")
     if isinstance(spec, Mapping):
         found = {}
         for name, value in spec.items():
@@ -89,14 +91,12 @@ def read_splits(spec: Any, documents: str | None = None) -> dict[str, list[Recor
         return _checked(found, "the mapping")
     if isinstance(spec, str | Path):
         return _checked(_path(Path(spec), str(spec), documents), str(spec))
-    if type(spec).__module__.split(".")[0] == "datasets":
-        return _checked(_hub_object(spec), "the data set")
     if hasattr(spec, "columns") and hasattr(spec, "to_dict"):
         return _checked({"train": spec.to_dict("records")}, "the frame")
     if isinstance(spec, Sequence):
         return _checked({"train": _listed(spec, documents)}, "the list")
     raise DataError(
-        f"A {type(spec).__name__} is no language data. Expected a file ({', '.join(ENDINGS)}), a folder of such files, a "
+        f"Language data of type {type(spec).__name__}: expected a file ({', '.join(ENDINGS)}), a folder of such files, a "
         "list of texts, of dicts or of chats, a frame, a `datasets` object, or a mapping from split to these."
     )
 
@@ -121,7 +121,7 @@ def _listed(spec: Sequence[Any], documents: str | None) -> list[Record]:
         return [{"messages": item} for item in spec]
     kinds = sorted({type(item).__name__ for item in spec})
     raise DataError(
-        f"A list of {', '.join(kinds)} is no language data. Expected texts, dicts, chats or paths, of one kind."
+        f"A list of {', '.join(kinds)}: expected texts, dicts, chats or paths, of one kind."
     )
 
 

@@ -116,7 +116,7 @@ class StreamReader(Iterator[Batch]):
                 (owner, Document.of(tokens, predict, prompt)) for owner, tokens, predict, prompt in state["carry"]
             ]
         self._records: Iterator[tuple[Record, Place]] | None = None
-        self._made: tuple[Part, list[list[int]]] | None = None  # this block's rows, and its batches
+        self._made: tuple[Part | None, list[list[int]]] | None = None  # this block's rows, and its batches
         self._next: tuple[Place | None, list[tuple[int, Document]]] = None, []  # the next block's begin and carry
 
     def state_dict(self) -> dict[str, Any]:
@@ -136,7 +136,7 @@ class StreamReader(Iterator[Batch]):
             if self.passes is not None and self.epoch >= self.passes:
                 raise StopIteration
             part, batches = self._made = self._made or self._make()
-            if self.done < len(batches):
+            if part is not None and self.done < len(batches):
                 positions = batches[self.done]
                 self.done += 1
                 batch = part.batch(positions)
@@ -157,7 +157,7 @@ class StreamReader(Iterator[Batch]):
                 )
             self.epoch, self.block, self._records = self.epoch + 1, 0, None
 
-    def _make(self) -> tuple[Part, list[list[int]]]:
+    def _make(self) -> tuple[Part | None, list[list[int]]]:
         """The rows of this block and their batches; sets aside what the next one begins with."""
         stream, chance = self.stream, random.Random(f"{self.stream.seed} {self.epoch} {self.block}")
         if self._records is None:
@@ -186,9 +186,8 @@ class StreamReader(Iterator[Batch]):
         else:
             units, rest = units[:kept], units[kept:]
         self._next = None if last else read[-1][1], [owned[number] for unit in rest for number in unit]
-        return self._part(documents, owners, units, paired), [
-            list(range(start, min(start + self.size, kept))) for start in range(0, kept, self.size)
-        ]
+        batches = [list(range(start, min(start + self.size, kept))) for start in range(0, kept, self.size)]
+        return self._part(documents, owners, units, paired) if units else None, batches
 
     def _part(self, documents: list[Document], owners: list[int], units: list[list[int]], paired: bool) -> Part:
         stream = self.stream
