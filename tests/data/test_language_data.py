@@ -223,6 +223,26 @@ def test_long_samples_are_cut_where_it_was_said_and_counted():
         load([pair], tokenizer, length=10, long="drop")
 
 
+def test_a_chat_that_is_cut_keeps_its_earlier_answers():
+    for length in (14, 20, 23):  # 13 tokens are the first answer and all before it, 23 the last prompt
+        data = load([CHAT], make_tokenizer(CHATML), length=length)
+        text, predicted = shown(data.train)
+        assert len(text.split("|")) == length
+        assert [word for word in predicted.split("|") if word != "_"] == ["b", " ", "c", "<end>"]
+        assert data.train.prompts.tolist() == [9]
+    assert load([CHAT], make_tokenizer(CHATML), length=24).train.prompts.tolist() == [23]
+    late = load([CHAT], make_tokenizer(CHATML), length=14, long="start")
+    assert [word for word in shown(late.train)[1].split("|") if word != "_"] == ["e", "<end>"]
+    assert late.train.prompts.tolist() == [11]
+
+
+def test_nothing_is_said_of_long_texts_but_by_us(capfd):
+    tokenizer = make_tokenizer(CHATML, model_max_length=16)
+    load([{"text": "a b c d e f g h i j k"}], tokenizer, length=8)
+    load([CHAT], tokenizer, length=16)
+    assert "sequence length" not in capfd.readouterr().err
+
+
 def test_samples_without_anything_to_predict_are_left_out_counted_and_named():
     records = [
         {"prompt": "a", "response": "b"}, {"prompt": "a", "response": ""}, {"prompt": "a", "response": None},

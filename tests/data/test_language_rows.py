@@ -9,13 +9,17 @@ from language_toys import CHATML, make_tokenizer, shown, tiny, words
 from limbeck.data.base import SubsetPart, TensorPart
 from limbeck.data.identity import fingerprint_part
 from limbeck.data.language import load_language_data
-from limbeck.data.language_pack import check_packing, pack
+from limbeck.data.language_pack import check_packed, check_packing, pack
 from limbeck.data.language_parts import prompts
 from limbeck.data.language_tokens import tokenizer_hash
 from limbeck.errors import ArgumentError, DataError, ModelError
 from limbeck.tasks.causal_lm import CausalLM
+from limbeck.teachers.base import as_teacher
+from limbeck.training.job import Job
+from limbeck.training.settings import Settings
 from limbeck.training.sources import PartSource
 from limbeck.training.token_sources import LengthSource
+from toys import kl, losses, train, weights
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 TEXTS = [" ".join(LETTERS[n : n + 1 + n % 5]) for n in range(20)]
@@ -206,6 +210,36 @@ def test_packed_rows_score_as_separate_ones(family):
         losses.append(torch.nn.functional.cross_entropy(logits.transpose(1, 2), batch.labels, reduction="sum"))
         assert int(batch.extra["mask"].sum()) == data.about["statistics"]["train"]["predicted"]
     assert losses[0].item() == pytest.approx(losses[1].item(), rel=1e-5)
+
+
+def test_a_refusal_names_the_role_and_only_packed_parts_are_probed():
+    models = {"student": tiny("GPT2"), "teacher": tiny("OPT")}
+    with pytest.raises(ModelError, match="The teacher: OPTForCausalLM does not keep"):
+        check_packed(load(valid=0.2).parts.values(), models)
+    check_packed(load(pack=False).parts.values(), models)
+    check_packed(load().parts.values(), {"student": tiny("Llama")})
+
+
+def test_training_on_packed_rows_equals_training_on_separate_ones():
+    found = []
+    for options, settings in (
+        ({}, {}),
+        ({"pack": False}, {}),
+        ({}, {"accumulate": 2}),
+        ({"pack": False, "even": True}, {}),
+    ):
+        data = load(**options)
+        settings = {"steps": 3, "batch_size": "all", "best": "last", "warmup": 0.0, "learning_rate": 1e-2, **settings}
+        student, teacher = (
+            tiny("GPT2", initializer_range=0.02, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0),
+            tiny("Llama"),
+        )
+        made = Job(CausalLM(), data, student.double(), as_teacher(teacher.double()), Settings(**settings))
+        runner = train(made.stage(kl() + made.task.supervised()))
+        found.append((losses(runner), weights(student)))
+    for ours, after in found[1:]:
+        assert ours == pytest.approx(found[0][0], rel=1e-9)
+        torch.testing.assert_close(after, found[0][1], rtol=0, atol=1e-6)
 
 
 # prompts

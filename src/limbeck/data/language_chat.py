@@ -108,8 +108,9 @@ class ChatTemplate:
         return whole, runs
 
     def _apply(self, messages: Sequence[Mapping[str, Any]], what: str, **options: Any) -> Any:
+        options = {"return_dict": False, "tokenizer_kwargs": {"verbose": False}, **options}
         try:
-            return self.tokenizer.apply_chat_template(list(messages), **{"return_dict": False, **options})
+            return self.tokenizer.apply_chat_template(list(messages), **options)
         except Exception as error:  # a template raises what it likes
             raise DataError(f"{what}: the chat template refuses it ({type(error).__name__}: {error}).") from error
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from limbeck.data.base import Part
 from limbeck.errors import ModelError
 
 SEEN = 0.05  # of what seeing another document changes; rounding is far below
@@ -82,6 +83,16 @@ def check_packing(module: nn.Module, tokens: int = 12, seed: int = 0) -> float:
             f"by {full:.2g} when these are its own text{'' if told else f' (in {like.dtype} that is rounding)'}. {way_out}"
         )
     return seen / full if full else 0.0
+
+
+def check_packed(parts: Iterable[Part], models: Mapping[str, nn.Module]) -> None:
+    """`check_packing` of every model where a part is packed. Raises ModelError that names the role."""
+    if any(getattr(part, "packed", False) for part in parts):
+        for role, module in models.items():
+            try:
+                check_packing(module)
+            except ModelError as error:
+                raise ModelError(f"The {role}: {error}") from error
 
 
 def _logits(module: nn.Module, tokens: Tensor, positions: Tensor) -> Tensor:

@@ -77,7 +77,8 @@ class Marks:
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of texts, without special tokens around them."""
-        return self.tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
+        # without `verbose` it warns of every text longer than the model's context, and those are cut or counted later
+        return self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"] if texts else []
 
 
 def _prefix(tokenizer: Any) -> list[int]:
@@ -138,7 +139,7 @@ def fit(documents: Sequence[Document], length: int, long: str, keep: int = 0, wh
 def _too_long(document: Document, length: int, long: str, keep: int) -> str:
     if long == "drop":
         return f"longer than {length} tokens"
-    if long == "end" and document.prompt >= length:
+    if long == "end" and document.prompt >= length and not document.predict[:length].any():
         return f"the prompt alone has {length} tokens or more"
     if long == "start" and document.prompt and len(document) - document.prompt >= length - keep:
         return f"the response alone has {length - keep} tokens or more"
@@ -155,7 +156,10 @@ def _pieces(document: Document, length: int, long: str, keep: int) -> list[Docum
             for start in range(0, size - 1, length - 1)
         ]
     elif long == "end":
-        pieces = [Document(tokens[:length], predict[:length], document.prompt)]
+        # where the last answer of a chat is gone, what is to be generated is the one before
+        starts = np.flatnonzero(np.diff(np.r_[False, predict[:length]].astype(np.int8)) == 1)
+        prompt = document.prompt if document.prompt < length else int(starts[-1])
+        pieces = [Document(tokens[:length], predict[:length], prompt)]
     else:
         chosen = np.r_[0:keep, size - length + keep : size]
         gone = size - length
