@@ -7,7 +7,10 @@ import json
 import pytest
 from language_toys import CHAT, CHATML, load, make_tokenizer, rows, shown
 
+from limbeck.data.language_tokens import tokenizer_hash
 from limbeck.errors import DataError
+
+TEXTS = [" ".join("abcdefghijkl"[: 1 + n % 5]) + " z" * (n % 3) for n in range(20)]
 
 
 def test_every_format_gives_the_same_rows(tmp_path):
@@ -92,3 +95,19 @@ def test_broken_files_are_named(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="holds none of the files"):
         load(tmp_path / "empty")
+
+
+def test_the_content_hash_changes_with_texts_tokenizer_and_packing():
+    def about(spec=TEXTS, tokenizer=None, **options):
+        return load(spec, tokenizer, **{"pack": True, "length": 24, **options}).about
+
+    first = about()
+    assert about()["content"] == first["content"]
+    assert about()["tokenizer"] == first["tokenizer"]
+    for other in (about(TEXTS[1:]), about(pack=False), about(length=20), about(tokenizer=make_tokenizer(CHATML))):
+        assert other["content"] != first["content"]
+    assert about(tokenizer=make_tokenizer(CHATML))["tokenizer"] != first["tokenizer"]
+    tokenizer = make_tokenizer()
+    before = tokenizer_hash(tokenizer)
+    tokenizer(["a", "b c"], padding=True, truncation=True, max_length=2)
+    assert tokenizer_hash(tokenizer) == before

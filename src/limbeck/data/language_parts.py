@@ -21,8 +21,8 @@ class TokenRows(Part):
     A batch has `input_ids` [batch, tokens] int64 and, packed, `position_ids` that start anew with every document (there
     must be no mask and no cache then, see `check_packing`), otherwise `attention_mask`. Labels [batch, tokens] are the next
     tokens, -100 where none is to be predicted: in a prompt, at the end of a document, in padding. `extra["mask"]` says
-    which positions are labelled. Batches are as wide as their longest row, or with `even` as the longest of the part, which
-    a signal store needs; `width` sets that width.
+    which positions are labelled. Padded batches are as wide as their longest row, packed ones and those that are `even` as the
+    longest of the part, which a signal store needs; `width` sets that width.
 
     `rows`: for every row the numbers of its documents. `samples` [documents]: the sample that each comes from. `ids`
     [rows]: one for each row. Held flat: 5 bytes a token.
@@ -31,7 +31,7 @@ class TokenRows(Part):
     def __init__(self, name: str, documents: Sequence[Document], samples: Sequence[int], *, ids: Tensor, padding: int,
                  rows: Sequence[Sequence[int]] | None = None, packed: bool = False, even: bool = False,
                  width: int | None = None):  # fmt: skip
-        self.name, self.padding, self.packed, self.even, self.ids = name, padding, packed, even, ids
+        self.name, self.padding, self.packed, self.even, self.ids = name, padding, packed, even or packed, ids
         rows = [[number] for number in range(len(documents))] if rows is None else rows
         order = [number for row in rows for number in row]
         found = [documents[number] for number in order]

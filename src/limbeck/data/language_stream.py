@@ -194,7 +194,7 @@ class StreamReader(Iterator[Batch]):
         rows = units if not paired else [[number] for unit in units for number in unit]
         part = TokenRows(
             stream.name, documents, owners, ids=torch.arange(len(rows)), padding=stream.encoder.marks.padding, rows=rows,
-            packed=stream.packed, even=stream.even, width=stream.encoder.length if stream.even else None,
+            packed=stream.packed, even=stream.even, width=stream.encoder.length if stream.packed or stream.even else None,
         )  # fmt: skip
         return PairPart(part) if paired else part
 
