@@ -120,9 +120,7 @@ def _listed(spec: Sequence[Any], documents: str | None) -> list[Record]:
     if all(isinstance(item, list | tuple) for item in spec):
         return [{"messages": item} for item in spec]
     kinds = sorted({type(item).__name__ for item in spec})
-    raise DataError(
-        f"A list of {', '.join(kinds)}: expected texts, dicts, chats or paths, of one kind."
-    )
+    raise DataError(f"A list of {', '.join(kinds)}: expected texts, dicts, chats or paths, of one kind.")
 
 
 def _path(path: Path, name: str, documents: str | None) -> dict[str, list[Record]]:
