@@ -15,7 +15,7 @@ from limbeck.data import images, named, tables
 from limbeck.data.augment import make_augmentation
 from limbeck.data.base import Data, Part, TensorPart, TextPart
 from limbeck.data.objects import object_to_raws
-from limbeck.data.raw import SPLITS, Raw
+from limbeck.data.raw import SPLITS, Raw, check_alike
 from limbeck.data.splits import Size, amount, cut, hide, join
 from limbeck.errors import DataError, nearest
 
@@ -48,6 +48,8 @@ def load_data(spec: Any, *, label: str | None = None, text: str | None = None, f
     for split, raw in raws.items():
         if not len(raw):
             raise DataError(f"The part {split!r} of {_name(spec)!r} is empty.")
+    if extra is not None:
+        check_alike(raws["train"], extra, _name(spec))
     warnings: list[str] = []
     kind, classes = raws["train"].kind, raws["train"].classes
     target = _target(raws["train"], target)
@@ -90,10 +92,11 @@ def read(spec: Any, image_size: int | None, *, label: str | None, text: str | No
         for name, value in spec.items():
             if name not in SPLITS:
                 raise DataError(f"A part is called {name!r}.{nearest(name, SPLITS)}")
-            found[SPLITS[name]] = read(value, image_size, **options)["train"]
+            split = SPLITS[name]
+            found[split] = read(value, image_size, **options, needs_label=split != "unlabelled")["train"]
         return found
     if not isinstance(spec, str | Path):
-        raws = object_to_raws(spec, **options)
+        raws = object_to_raws(spec, **options, needs_label=needs_label)
         if raws is None:
             raise DataError(
                 f"A {type(spec).__name__} is no data. Expected a name, a file, a folder, a torch data set, a `datasets` "

@@ -57,7 +57,8 @@ class DatasetPart(Part):
         )
 
 
-def object_to_raws(value: Any, *, label: str | None, text: str | None, features: Any) -> dict[str, Raw] | None:
+def object_to_raws(value: Any, *, label: str | None, text: str | None, features: Any,
+                   needs_label: bool = True) -> dict[str, Raw] | None:  # fmt: skip
     """The splits in a Python object, or None where it is no data."""
     if isinstance(value, torch.utils.data.DataLoader):
         value = value.dataset
@@ -68,18 +69,29 @@ def object_to_raws(value: Any, *, label: str | None, text: str | None, features:
             )
     if _is_hub_object(value):
         splits = dict(value) if hasattr(value, "keys") else {"train": value}
+        for name in splits:
+            if name not in SPLITS:
+                raise DataError(
+                    f"These data have a part {name!r}, and the parts {list(splits)}. Say which is which: data={{'train': "
+                    "loaded['train'], 'valid': ...}."
+                )
         return {
-            SPLITS.get(name, name): frame_to_raw(
-                _frame(one), label=label, text=text, features=features, name=f"split {name!r}"
+            SPLITS[name]: frame_to_raw(
+                _frame(one), label=label, text=text, features=features, name=f"split {name!r}",
+                needs_label=needs_label and SPLITS[name] != "unlabelled",
             )
             for name, one in splits.items()
-        }
+        }  # fmt: skip
     if isinstance(value, tuple) and len(value) == 2 and hasattr(value[0], "__len__") and not isinstance(value[0], str):
         return {"train": _arrays(*value)}
     if isinstance(value, torch.utils.data.TensorDataset) and len(value.tensors) == 2:
         return {"train": _arrays(*value.tensors)}
     if hasattr(value, "columns") and hasattr(value, "dtypes"):
-        return {"train": frame_to_raw(value, label=label, text=text, features=features, name="the frame")}
+        return {
+            "train": frame_to_raw(
+                value, label=label, text=text, features=features, name="the frame", needs_label=needs_label
+            )
+        }
     sequence = hasattr(value, "__getitem__") and hasattr(value, "__len__")
     if isinstance(value, torch.utils.data.Dataset) or (
         sequence and not isinstance(value, str | dict | np.ndarray | Tensor)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from limbeck.errors import DataError
+
 
 @dataclass
 class Raw:
@@ -24,3 +26,15 @@ class Raw:
 SPLITS = {"train": "train", "training": "train", "valid": "valid", "validation": "valid", "val": "valid", "dev": "valid",
           "test": "test", "testing": "test", "unsupervised": "unlabelled", "unlabelled": "unlabelled",
           "unlabeled": "unlabelled"}  # fmt: skip
+
+
+def check_alike(known: Raw, other: Raw, name: str) -> None:
+    """Raise DataError where unlabelled samples cannot join labelled ones: another kind, or columns beside an array."""
+    first, second = (
+        f"{raw.kind} data" + (" with columns" if hasattr(raw.inputs, "columns") else "") for raw in (known, other)
+    )
+    if first != second:
+        raise DataError(
+            f"The unlabelled samples are {second}, those of {name} are {first}. Give both in the same form, with the same "
+            "columns."
+        )
