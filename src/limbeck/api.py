@@ -16,7 +16,7 @@ from limbeck.config import name_of, plain
 from limbeck.data.base import Data
 from limbeck.errors import ArgumentError, DivergedError, Interrupted, LimbeckError, ModelError, RunError, nearest
 from limbeck.recipes.registry import Bound, as_bound
-from limbeck.run import Record, Run
+from limbeck.run import Record, Run, check_exports, load_record
 from limbeck.signals.step import derive
 from limbeck.tasks import Task, resolve
 from limbeck.teachers.base import as_teacher
@@ -73,6 +73,7 @@ def distill(recipe: Any = None, *, teacher: Any = None, student: Any = None, dat
         raise ArgumentError(f"baseline={baseline!r}.{nearest(baseline, ['alone'])}")
     if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
         raise ArgumentError(f"seeds={seeds!r}: expected a whole number of 1 or more.")
+    exports = check_exports([export] if isinstance(export, str) else export, out)
     prepared = prepare(recipe, teacher=teacher, student=student, data=data, task=task, **options)
     job = prepared.job
     asked = {"seeds": seeds, "baseline": baseline}
@@ -84,8 +85,8 @@ def distill(recipe: Any = None, *, teacher: Any = None, student: Any = None, dat
     folder = None
     if out is not None:
         folder = RunFolder(out)
-        folder.open(config, resume=resume, overwrite=overwrite)
-        folder.write("data.json", {**job.data.about, "fingerprint": job.data.fingerprint()})
+        about = {**job.data.about, "fingerprint": job.data.fingerprint()}
+        folder.open(config, about, resume=resume, overwrite=overwrite)
     elif resume:
         raise ArgumentError("resume=true needs out=, the folder of the run to go on with.")
     trial = Trial(prepared, folder, resume, track, progress, config)
@@ -97,11 +98,13 @@ def distill(recipe: Any = None, *, teacher: Any = None, student: Any = None, dat
         record = trial.record(students, alone, measure) | curves
         record |= {"seconds": round(time.perf_counter() - begun, 3), "config": config, "seeds": list(range(seeds))}
         run = Run(students[0], record, task=job.task, data=job.data, folder=folder)
+        if resume and folder is not None and (folder.path / "report.json").exists():
+            record["exports"] = load_record(folder.path)["exports"]  # of the same student
         from limbeck.report.verdict import verdict
 
         record["verdict"] = verdict(record)
         run.save()
-        for format in [export] if isinstance(export, str) else export:
+        for format in exports:
             run.export(format=format)
     except BaseException as error:
         if folder is not None:
@@ -132,6 +135,10 @@ def prepare(recipe: Any = None, *, teacher: Any = None, student: Any = None, dat
     model = None if teacher is None else load_model(teacher, data=given, task=the_task, role="teacher")
     the_teacher = None if model is None else as_teacher(model)
     module = model if isinstance(model, nn.Module) else None
+    if module is not None and module is student:
+        raise ArgumentError(
+            "Teacher and student are the same module, which would chase itself. To teach a copy: teacher=copy.deepcopy(module)."
+        )
     make = _student_maker(student, given, the_task, model)
     first = make(derive(settings.get("seed", 0), "student", 0) % 2**31)
     defaults = _defaults(given, first, settings)
@@ -139,6 +146,9 @@ def prepare(recipe: Any = None, *, teacher: Any = None, student: Any = None, dat
         the_task, given, first, the_teacher, Settings().with_(**{**defaults, **settings}), make_student=make
     )  # fmt: skip
     job.evaluation = _evaluation(job)
+    asked = next((f"{name}={settings[name]!r}" for name in ("patience", "best") if settings.get(name)), None)
+    if job.evaluation is None and asked not in (None, "best='last'"):
+        raise ArgumentError(f"{asked} needs scores on the way, and no valid part with labels is there: give valid=0.1.")
     _check(bound, job, module)
     config = {
         "recipe": bound.recipe.name, "arguments": bound.arguments, "teacher": name_of(teacher), "student": name_of(student),

@@ -26,6 +26,8 @@ def name_of(value: Any) -> Any:
         return f"<{value.name}>"
     if isinstance(value, list | tuple):
         return [name_of(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(name_of(key)): name_of(item) for key, item in value.items()}
     return f"<{type(value).__name__}>"
 
 

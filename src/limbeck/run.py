@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from limbeck.data.base import Data
-from limbeck.errors import RunError
+from limbeck.errors import ArgumentError, RunError, nearest
 from limbeck.tasks.base import Task
 from limbeck.training.folder import RunFolder
 
@@ -91,6 +92,18 @@ class Run:
             self.folder.write("report.json", self.record)
             self.folder.write("table.json", self.table)
             self.save_report(self.folder.path / "report.html")
+
+
+def check_exports(formats: Sequence[str], out: str | Path | None) -> list[str]:
+    """The formats, once it is sure that a run could be exported so: before it is trained, not after."""
+    for format in formats:
+        if format not in EXPORTS:
+            raise ArgumentError(f"export={format!r} is no format.{nearest(format, EXPORTS)}")
+    if formats and out is None:
+        raise ArgumentError(
+            f"export={list(formats)} needs out=, the folder for the files; or call run.export('student.onnx')."
+        )
+    return list(formats)
 
 
 def load_record(path: str | Path) -> Record:

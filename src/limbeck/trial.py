@@ -118,6 +118,7 @@ class Trial:
                 "teacher", "teacher", [module or job.teacher], job, part, None, measure
             )
             models.append(teacher_record)
+            warnings += _doubts(teacher_record, job, part)
         student_record, _, confusion = model_record("student", "student", students, job, part, theirs, measure, saved)
         models.append(student_record)
         if alone:
@@ -138,6 +139,20 @@ class Trial:
             "models": models, "confusion": confusion, "exports": [], "warnings": list(dict.fromkeys(warnings)),
             "command": command(self.config, self.folder), "python": python(self.config, self.folder),
         }  # fmt: skip
+
+
+def _doubts(teacher: Record, job: Job, part: str) -> list[str]:
+    """A warning where a teacher is no better than a guess: most often it was trained on other inputs than it is given."""
+    scores = {name: found["mean"] for name, found in teacher["scores"].items()}
+    samples = job.data.parts[part]
+    if "accuracy" in scores and job.data.classes and samples.labels is not None:
+        known = samples.labels[samples.is_labelled()]
+        poor = scores["accuracy"] <= float(known.bincount().max()) / len(known)
+    else:
+        poor = scores.get("r2", 1.0) <= 0
+    scaled = " Columns are brought to mean 0 and deviation 1 of the training part, by the numbers in data.json."
+    why = f"The teacher is no better on the {part} part than the same answer for every sample. Was it trained on such inputs?"
+    return [why + (scaled if "standardized" in job.data.about else "")] if poor else []
 
 
 def _weights(module: nn.Module) -> dict[str, Any]:

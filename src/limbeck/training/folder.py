@@ -32,15 +32,20 @@ class RunFolder:
         self.path = Path(path)
         self.writes = main_process()
 
-    def open(self, config: dict[str, Any], *, resume: bool = False, overwrite: bool = False) -> None:
-        """Take the folder for a run. Refuses one that holds another run, unless it resumes or overwrites it."""
+    def open(
+        self, config: dict[str, Any], data: dict[str, Any], *, resume: bool = False, overwrite: bool = False
+    ) -> None:
+        """Take the folder for a run and write down its config and data.
+
+        Refuses one that holds another run, unless it overwrites it, or resumes it with the same config and data.
+        """
         if not self.writes:
             return
         held = self.path / "run.json"
         if self.path.exists() and not self.path.is_dir():
             raise RunError(f"out={str(self.path)!r} is a file. Give a folder.")
         if held.exists():
-            self._take_held(config, resume, overwrite)
+            self._take_held(config, data, resume, overwrite)
         elif self.path.is_dir() and any(self.path.iterdir()) and not (resume or overwrite):
             raise RunError(
                 f"out={str(self.path)!r} is not empty and holds no run of Limbeck. Choose another folder, so that nothing of "
@@ -55,9 +60,10 @@ class RunFolder:
             raise RunError(f"out={str(self.path)!r} cannot be written: {error.strerror or error}.") from error
         if not (self.path / "config.yaml").exists():
             write_text(self.path / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+        self.write("data.json", data)
         self.status("running")
 
-    def _take_held(self, config: dict[str, Any], resume: bool, overwrite: bool) -> None:
+    def _take_held(self, config: dict[str, Any], data: dict[str, Any], resume: bool, overwrite: bool) -> None:
         state = json.loads((self.path / "run.json").read_text())
         if overwrite:
             for name in self.files:
@@ -79,6 +85,12 @@ class RunFolder:
                 f"The run in {str(self.path)!r} was started with other arguments: "
                 + "; ".join(f"{key}: {before.get(key)!r}, now {config.get(key)!r}" for key in differing)
                 + ". Resume with the same ones, or choose another folder."
+            )
+        known = json.loads((self.path / "data.json").read_text()) if (self.path / "data.json").exists() else data
+        if known["fingerprint"] != data["fingerprint"]:
+            raise RunError(
+                f"The run in {str(self.path)!r} was started with other samples than {data.get('source')!r} holds now. Resume "
+                "with the same data, start anew by overwrite=true, or choose another folder."
             )
 
     def status(self, status: str, **more: Any) -> None:

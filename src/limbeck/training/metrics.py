@@ -85,6 +85,14 @@ class Metrics:
                 curve["value"].append(value)
         return found
 
+    def before(self, stage: int) -> int:
+        """How many steps the stages before this one had."""
+        ends: dict[int, int] = {}
+        for record in self.records:
+            if record["stage"] < stage:
+                ends[record["stage"]] = max(ends.get(record["stage"], 0), record["step"] + 1)
+        return sum(ends.values())
+
     def _offsets(self) -> dict[int, int]:
         ends: dict[int, int] = {}
         for record in self.records:

@@ -54,7 +54,11 @@ class Tracking:
         # trackers take plain values only; TensorBoard refuses lists
         plain = {key: value for key, value in config.items() if isinstance(value, int | float | str | bool)}
         accelerator.init_trackers("limbeck", config=plain)
-        self.seen = 0
+        self.seen = self.before = 0
+
+    def begin(self, loop: Any) -> None:
+        # a resumed run has sent what was logged; steps are counted on over the stages
+        self.seen, self.before = len(loop.metrics.records), loop.metrics.before(loop.index)
 
     def step(self, loop: Any) -> None:
         records = loop.metrics.records[self.seen :]
@@ -62,7 +66,10 @@ class Tracking:
         for record in records:
             if "terms" in record:
                 values = {f"{record['learner']}/{name}": value for name, value in record["terms"].items()}
-                self.accelerator.log({**values, "rate": record["rate"]}, step=record["step"])
+                self.accelerator.log({**values, "rate": record["rate"]}, step=record["step"] + self.before)
 
     def scored(self, loop: Any, scores: dict[str, float]) -> None:
-        self.accelerator.log({f"valid/{name}": value for name, value in scores.items()}, step=loop.number)
+        self.accelerator.log({f"valid/{name}": value for name, value in scores.items()}, step=loop.number + self.before)
+
+    def end(self, loop: Any) -> None:
+        self.step(loop)  # the last steps are logged when the stage ends
