@@ -206,6 +206,25 @@ def test_regression_with_hidden_labels():
     assert rows["student"]["mse"] < rows["baseline"]["mse"]
 
 
+def test_whole_numbers_can_be_values_where_that_is_said(tmp_path):
+    """Stars from 1 to 9 look like classes; as such they would be counted 0, 1, 2, ..."""
+    frame = table()[["a", "b"]].assign(stars=(5 + 2 * table()["a"].round()).clip(1, 9).astype(int))
+    options = {
+        "recipe": "alone",
+        "student": "mlp:16",
+        "data": write(frame, tmp_path / "t.csv"),
+        "label": "stars",
+        **QUICK,
+    }
+    assert lb.distill(**options).task.name == "classification"
+    with pytest.raises(DataError, match="target=values"):
+        lb.distill(**options, task="regression")
+    run = lb.distill(**options | {"target": "values", "steps": 150})
+    assert run.task.name == "regression"
+    assert set(run.data.train.labels.tolist()) <= {1.0, 3.0, 5.0, 7.0, 9.0}
+    assert run.table[0]["r2"] > 0.5
+
+
 def test_splits_are_written_down_and_used_again(tmp_path):
     first = lb.distill("alone", student="mlp:4", data="wine", out=tmp_path / "a", seed=3, **QUICK)
     again = lb.distill("kd", teacher=first.student, student="mlp:4", data="wine", out=tmp_path / "b", seed=3, **QUICK)

@@ -133,13 +133,19 @@ def test_a_forest_learns_the_data_s_names_of_the_classes(wine):
         lb.distill("kd", teacher=named, data="breast_cancer", **QUICK)
 
 
-def test_teachers_of_different_kinds_teach_together(forest, network, wine):
+def test_teachers_of_different_kinds_teach_together(forest, network, wine, tmp_path):
     test = wine.parts["test"]
     inputs = test.batch(range(len(test))).inputs
     trees, net = torch.as_tensor(forest.predict_proba(inputs.numpy())), logits_of(network, test).double().softmax(1)
+    lb.save_model(network, tmp_path / "net")
+    store_teacher(
+        teacher=tmp_path / "net", data="wine", out=tmp_path / "store", dtype="float32", parts=["train", "test"]
+    )
     for teacher, chances in (
         ([forest, network], (trees + net) / 2),
         ({forest: 3, network: 1}, 0.75 * trees + 0.25 * net),
+        ({str(tmp_path / "store"): 1, tmp_path / "net": 2}, net),
+        ([forest, tmp_path / "net", tmp_path / "store"], (trees + 2 * net) / 3),
     ):
         run = lb.distill("kd", teacher=teacher, student="mlp:8", data=wine, **QUICK)
         found = rows(run)

@@ -125,7 +125,12 @@ class Regression(Classification):
         return 1 if labels is None or labels.ndim == 1 else labels.shape[1]
 
     def check(self, data: Data, models: dict[str, nn.Module]) -> None:
-        """Raise where a model's number of values is not the data's."""
+        """Raise where labels were read as classes, or a model's number of values is not the data's."""
+        if data.target == "classes":
+            raise DataError(
+                f"The labels of {data.name!r} were read as classes ({', '.join((data.classes or [])[:5])}), whose numbers are "
+                "no values. For regression on them say target=values."
+            )
         expected = self.width(data)
         for role, module in models.items():
             values = self.probe(data, module, role)
