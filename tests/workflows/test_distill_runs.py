@@ -19,7 +19,6 @@ import limbeck as lb
 from limbeck.describe import open_run
 from limbeck.errors import ArgumentError, RunError
 from limbeck.evaluation.run import predict
-from limbeck.students.build import mlp
 from toys import weights
 
 QUICK = {"progress": False, "learning_rate": 0.02, "steps": 12, "batch_size": 32}
@@ -185,6 +184,32 @@ def test_a_finished_run_that_is_resumed_stays_as_it_is(full, teacher):
         assert (model["scores"], model["agreement"]) == (other["scores"], other["agreement"])
 
 
+def test_a_run_that_was_stopped_anywhere_goes_on_to_the_same_end(teacher, tmp_path, monkeypatch):
+    """In the first or second seed, or in either baseline."""
+    from limbeck.training.loop import Loop
+
+    options = KD | {"teacher": teacher, "seeds": 2, "baseline": "alone", "checkpoint_every": 3}
+    whole, step = lb.distill(**options), Loop.step
+    for stop in (5, 17, 29, 41):
+        left = iter(range(stop))
+
+        def until(self, batches, left=left):
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            step(self, batches)
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(Loop, "step", until)
+            lb.distill(**options, out=tmp_path / str(stop))
+        assert json.loads((tmp_path / str(stop) / "run.json").read_text())["status"] == "interrupted"
+        run = lb.distill(**options, out=tmp_path / str(stop), resume=True)
+        assert torch.equal(weights(run.student), weights(whole.student))
+        assert [model["scores"] for model in run.record["models"]] == [
+            model["scores"] for model in whole.record["models"]
+        ]
+        assert run.record["curves"] == whole.record["curves"]
+
+
 def test_a_folder_is_one_run(tmp_path, teacher):
     table = tmp_path / "t.csv"
     rows = [f"{number % 7},{number % 5},{number % 2}" for number in range(60)]
@@ -207,94 +232,3 @@ def test_a_folder_is_one_run(tmp_path, teacher):
     lb.distill(**KD, teacher=ensembles[0], out=tmp_path / "two")
     with pytest.raises(RunError, match="teacher:"):
         lb.distill(**KD, teacher=ensembles[1], out=tmp_path / "two", resume=True)
-
-
-def test_settings_change_what_they_say(teacher):
-    def student(**options):
-        return weights(lb.distill(teacher=teacher, **KD | {"best": "last", **options}).student)
-
-    plain = student()
-    assert torch.allclose(student(accumulate=2), plain, atol=1e-5)  # the same batch in two halves
-    rounded = student(precision="bf16")
-    assert 0 < float((rounded - plain).abs().max()) < 0.1  # other bits, the same training
-    start = weights(mlp_at_start())
-    one = {"optimizer": "sgd", "momentum": 0.0, "steps": 1, "weight_decay": 0.0, "warmup": 0.0, "learning_rate": 1.0}
-    clipped, free = (student(**one, schedule="constant", clip=clip) for clip in (0.01, None))
-    assert float((clipped - start).norm()) == pytest.approx(0.01, rel=1e-3)
-    assert float((free - start).norm()) > 0.1
-    slow, fast = (float((student(ema=ema) - start).norm()) for ema in (0.999, 0.01))
-    assert slow < 0.5 * fast  # an average stays behind
-
-
-def mlp_at_start():
-    """The student of these runs before its first step."""
-    return lb.api.prepare(**{key: value for key, value in KD.items() if key not in ("measure", "progress", "recipe")},
-                          recipe="alone").job.student  # fmt: skip
-
-
-def test_patience_ends_a_run_and_the_best_weights_are_kept(tmp_path):
-    options = KD | {"recipe": "alone", "learning_rate": 0.5, "steps": 200, "evaluate_every": 2, "best": "nll"}
-    run = lb.distill(**options, patience=3, out=tmp_path / "run")
-    _, scores = lines(run)
-    values = [record["scores"]["nll"] for record in scores]
-    assert scores[-1]["step"] < 200
-    assert len(values) == values.index(min(values)) + 1 + 3
-    valid = run.data.parts["valid"]
-    kept = run.task.scores(predict(run.student, valid, run.task), valid.labels)["nll"]
-    assert kept == pytest.approx(min(values))
-    for option in ({"patience": 3, "best": None}, {"best": "nll"}):
-        with pytest.raises(ArgumentError, match=r"needs scores on the way.*valid=0\.1"):
-            lb.distill(**options | option, valid=0)
-
-
-def test_tensorboard_gets_every_step_and_score(teacher, tmp_path):
-    pytest.importorskip("tensorboard")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    run = lb.distill(teacher=teacher, **KD | {"steps": 14}, track="tensorboard", out=tmp_path / "run")
-    (file,) = (tmp_path / "run" / "limbeck").glob("events*")
-    found = EventAccumulator(str(file)).Reload()
-    steps, scores = lines(run)
-    sent = found.Scalars("student/forward_kl")
-    assert [event.step for event in sent] == list(range(14))
-    assert [event.value for event in sent] == pytest.approx(
-        [record["terms"]["forward_kl"] for record in steps], rel=1e-5
-    )
-    assert [event.step for event in found.Scalars("valid/accuracy")] == [record["step"] for record in scores]
-    with pytest.raises(ArgumentError, match="tensorboard"):
-        lb.distill(teacher=teacher, **KD, track="tensorbord")
-
-
-def test_each_task_has_its_recipe_and_each_recipe_its_needs(teacher):
-    without = {key: value for key, value in KD.items() if key != "recipe"}
-    assert lb.distill(teacher=teacher, **without).record["recipe"]["name"] == "kd"
-    values = lb.distill(teacher=nn.Linear(10, 1), **without | {"data": "diabetes"})
-    assert (values.record["recipe"]["name"], values.task.name) == ("regression_kd", "regression")
-    with pytest.raises(ArgumentError, match="give teacher="):
-        lb.distill(**without)
-    with pytest.raises(ArgumentError, match="same module"):
-        lb.distill(teacher=teacher, **KD | {"student": teacher})
-    with pytest.raises(ArgumentError, match="inside the teacher"):
-        lb.distill(teacher=lambda x: teacher(x), **KD | {"recipe": "fitnets"})
-
-
-def test_a_teacher_that_only_guesses_is_a_warning():
-    """Most often it was trained on inputs of another scale, as this forest on wine's own columns."""
-    from sklearn.datasets import load_wine
-    from sklearn.ensemble import RandomForestClassifier
-
-    forest = RandomForestClassifier(20, random_state=0).fit(*load_wine(return_X_y=True))
-    warnings = lb.distill(teacher=forest, **KD).record["warnings"]
-    assert any("no better on the test part" in line and "mean 0 and deviation 1" in line for line in warnings)
-    taught = lb.distill(teacher=mlp_at_start(), **KD | {"recipe": "alone"}).record
-    assert [model["role"] for model in taught["models"]] == ["teacher", "student"]
-
-
-def test_a_dry_run_trains_nothing(teacher, tmp_path):
-    found = lb.distill(teacher=teacher, **KD, dry_run=True, out=tmp_path / "none", seeds=3, baseline="alone")
-    assert (found["steps"], found["trainings"], found["samples"]["labelled"]) == (12, 6, 124)
-    assert not (tmp_path / "none").exists()
-    own = mlp(13, 3, (4,))
-    before = weights(own).clone()
-    lb.distill(teacher=teacher, **KD | {"student": own}, dry_run=True)
-    assert torch.equal(weights(own), before)
