@@ -34,6 +34,11 @@ def test_settings_change_what_they_say(teacher):
 
     plain = student()
     assert torch.allclose(student(accumulate=2), plain, atol=1e-5)  # the same batch in two halves
+    seen: list[int] = []
+    own = mlp(13, 3, (4,))
+    own.register_forward_hook(lambda module, given, _: seen.append(len(given[0])) if module.training else None)
+    student(student=own, accumulate=2, steps=2)
+    assert seen == [16, 16, 16, 16]
     rounded = student(precision="bf16")
     assert 0 < float((rounded - plain).abs().max()) < 0.1  # other bits, the same training
     start = weights(mlp_at_start())
