@@ -26,17 +26,9 @@ from limbeck.training.settings import Settings, setting_names
 from limbeck.trial import Trial
 
 DATA_OPTIONS = (
-    "label",
-    "text",
-    "features",
-    "target",
-    "labelled",
-    "valid",
-    "test",
-    "unlabelled",
-    "augment",
-    "image_size",
-)
+    "label", "text", "features", "target", "labelled", "valid", "test", "unlabelled", "augment", "image_size",
+    "tokenizer", "length", "pack", "prompt", "response", "messages", "stream",  # of texts for language models
+)  # fmt: skip
 
 
 @dataclass
@@ -123,8 +115,15 @@ def prepare(recipe: Any = None, *, teacher: Any = None, student: Any = None, dat
     from limbeck.teachers.load import load_model
 
     bound, settings, data_options = _sort(recipe, task, options)
-    given = load_data(data, seed=settings.get("seed", 0), **data_options)
-    the_task = resolve(task, given)
+    seed = settings.get("seed", 0)
+    the_task = _task_before_data(task, bound, teacher, student)
+    model = None
+    if the_task is not None and the_task.tokenized:
+        model = None if teacher is None else load_model(teacher, task=the_task, role="teacher")
+        given = the_task.load(data, [student, model], seed=seed, **data_options)
+    else:
+        given = load_data(data, seed=seed, **data_options)
+        the_task = the_task or resolve(None, given)
     if bound is None:
         bound = as_bound(the_task.default_recipe, _rest(options))
     if the_task.name not in bound.recipe.tasks:
@@ -132,7 +131,8 @@ def prepare(recipe: Any = None, *, teacher: Any = None, student: Any = None, dat
             f"The recipe {bound.recipe.name!r} is for {', '.join(bound.recipe.tasks)}, and this task is {the_task.name}."
             " `limbeck recipes` shows which recipe fits what you have."
         )
-    model = None if teacher is None else load_model(teacher, data=given, task=the_task, role="teacher")
+    if model is None and teacher is not None:
+        model = load_model(teacher, data=given, task=the_task, role="teacher")
     the_teacher = None if model is None else as_teacher(model)
     module = model if isinstance(model, nn.Module) else None
     if module is not None and module is student:
@@ -175,6 +175,20 @@ def _sort(recipe: Any, task: Any, options: Mapping[str, Any]) -> tuple[Bound | N
     return as_bound(bound, rest), settings, data_options
 
 
+def _task_before_data(task: Any, bound: Bound | None, teacher: Any, student: Any) -> Task | None:
+    """The task, where the user, the recipe or a model says it; None where the data decide."""
+    from limbeck.teachers.load import is_causal
+
+    if task is not None:
+        return resolve(task)
+    if bound is not None and len(bound.recipe.tasks) == 1:
+        name = bound.recipe.tasks[0]
+        return None if name == "classification" else resolve(name)
+    if is_causal(teacher) or is_causal(student) or str(student).startswith("decoder"):
+        return resolve("causal_lm")
+    return None
+
+
 def _rest(options: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in options.items() if key not in setting_names() and key not in DATA_OPTIONS}
 
@@ -198,6 +212,8 @@ def _student_maker(student: Any, data: Data, task: Task, teacher: Any) -> Callab
 
 def default_student(data: Data, teacher: Any = None) -> str:
     """A small student that fits the data, where the user names none."""
+    if data.kind == "tokens":
+        return "shrink(depth=0.5)" if teacher is not None else "decoder:2,128"
     if data.kind == "text":
         return "shrink(depth=0.5)" if hasattr(teacher, "config") else "bag"
     if data.kind == "image":
@@ -208,7 +224,7 @@ def default_student(data: Data, teacher: Any = None) -> str:
 
 def _defaults(data: Data, student: nn.Module, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Length and rate that suit the student, where the user says nothing: about 2,000 steps; 3 epochs for encoders."""
-    encoder = hasattr(student, "config")
+    encoder = hasattr(student, "config") and not hasattr(student, "limbeck_fresh")
     found: dict[str, Any] = {"learning_rate": 5e-5, "clip": 1.0} if encoder else {}
     if not any(settings.get(name) for name in ("epochs", "steps", "samples", "tokens")):
         size = settings.get("batch_size", 64)

@@ -7,6 +7,30 @@ from pathlib import Path
 
 from limbeck.errors import RunError
 
+try:
+    import fcntl
+except ImportError:  # Windows: two runs in one folder are not told apart there
+    fcntl = None  # type: ignore[assignment]
+
+
+def hold(folder: Path) -> int:
+    """Take a folder for this process alone, until `release` or the process ends. Raises RunError where another has it."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        if fcntl is not None:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(handle)
+        raise RunError(f"Another process is training in {folder}. Wait for it, or choose another folder.") from error
+    except OSError:  # a file system without locks
+        pass
+    return handle
+
+
+def release(handle: int) -> None:
+    """Let go of what `hold` took."""
+    os.close(handle)
+
 
 def sync(path: Path) -> None:
     """Force a file or folder to disk."""

@@ -36,7 +36,9 @@ class Trial:
         from limbeck.training.progress import ProgressBar, Tracking
 
         path = self.folder.path / place if self.folder else None
-        watchers: list[Any] = [] if self.progress is False else [ProgressBar(title, always=self.progress is True)]
+        watchers: list[Any] = [self.folder] if self.folder else []
+        if self.progress is not False:
+            watchers.append(ProgressBar(title, always=self.progress is True))
         accelerator = None
         if self.track and place == ".":
             from accelerate import Accelerator

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from limbeck.functional.core import objective, reduce
-from limbeck.functional.response import cross_entropy, forward_kl, reverse_kl
+from limbeck.functional.response import cross_entropy, forward_kl, jensen_shannon, reverse_kl
+from limbeck.functional.tokens import skew_forward_kl, skew_reverse_kl, total_variation
 from limbeck.signals.blocks import _FORMS, Block, TokenTerm, closed_form
 from limbeck.signals.lazy import Lazy, walk
 
@@ -15,6 +16,10 @@ OPTIONS = {
     forward_kl: [{}, {"temperature": 1.0}, {"temperature": 3.0}],
     reverse_kl: [{}, {"temperature": 1.0}, {"temperature": 0.5}],
     cross_entropy: [{}, {"label_smoothing": 0.0}],
+    jensen_shannon: [{}, {"beta": 0.1, "temperature": 2.0}, {"beta": 1e-3}, {"beta": 1 - 1e-3}],
+    skew_forward_kl: [{}, {"skew": 0.5, "temperature": 2.0}, {"skew": 1e-3}],
+    skew_reverse_kl: [{}, {"skew": 0.5, "temperature": 2.0}, {"skew": 1 - 1e-3}],
+    total_variation: [{}, {"temperature": 2.0}],
 }
 CASES = [(function, options) for function, several in OPTIONS.items() for options in several]
 
@@ -50,6 +55,23 @@ def test_closed_equals_autograd(function, options, excluded):
     slope = torch.autograd.grad(expected, leaf, coefficient)[0]
     torch.testing.assert_close(values, expected.detach(), rtol=0, atol=1e-12)
     torch.testing.assert_close(gradient, slope, rtol=0, atol=1e-12)
+
+
+EQUAL = [(function, options) for function, options in CASES if function is not cross_entropy]
+
+
+@pytest.mark.parametrize(("function", "options"), EQUAL, ids=lambda case: getattr(case, "__name__", str(case)))
+def test_a_student_equal_to_its_teacher_scores_exactly_zero(function, options):
+    logits = torch.randn(6, 40, generator=torch.Generator().manual_seed(1)) * 5
+    term = TokenTerm(function, options)
+    block = Block(6, 40, torch.float32, torch.device("cpu"))
+    block.start(6, None)
+    block.logits.copy_(logits)
+    block.teacher_logits.copy_(logits)
+    values = term.closed()(block, torch.ones(6))
+    assert (values == 0).all()
+    assert (term(logits, logits, None) == 0).all()
+    assert block.finish().abs().max() < 1e-6
 
 
 def test_forms_share_one_softmax_a_temperature(monkeypatch):

@@ -34,8 +34,8 @@ def model_record(name: str, role: str, models: Sequence[Any], job: Job, part: st
                  measure: bool, saved: Path | None = None) -> tuple[Record, Any, Any]:  # fmt: skip
     """One model (the same over several seeds) on a part. Returns its record, what others compare with, its confusion.
 
-    `teacher`: the teacher's logits on that part (or itself, where logits are not kept), None for the teacher itself. Cost is that of the first model, and only
-    of modules: an estimator or a store has no parameters to count.
+    `teacher`: the teacher's logits on that part (or itself, where logits are not kept), None for the teacher itself. Cost
+    is that of the first model, and only of modules: an estimator or a store has no parameters to count.
     """
     results = [evaluate(model, job.data, job.task, part, teacher) for model in models]
     record: Record = {"name": name, "role": role, "cost": {}, "reliability": results[0]["reliability"]}

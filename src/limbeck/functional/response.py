@@ -5,8 +5,6 @@ The class axis is the last; every other axis counts items. Teachers are detached
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,6 +12,7 @@ from torch import Tensor
 from limbeck.functional.core import UNLABELLED, Reduction, labelled, objective, reduce
 
 _NONE = -1e30  # the logarithm of no mass, as a finite number
+_FAR = 80.0  # a ratio of e^80 is as good as infinite beside 1, and does not overflow
 
 
 def _log_softmax(logits: Tensor, temperature: float = 1.0) -> Tensor:
@@ -33,12 +32,26 @@ def _kl(target: Tensor, other: Tensor) -> Tensor:
     return (target.exp() * (target - other).masked_fill(target == -torch.inf, 0)).sum(-1)
 
 
-def _log_mixture(first: Tensor, second: Tensor, weight: float) -> Tensor:
-    """log(weight exp(first) + (1 - weight) exp(second)) of log-probabilities; finite where neither has any mass."""
-    if weight in (0.0, 1.0):
-        return first if weight else second
-    first, second = first.clamp(min=_NONE), second.clamp(min=_NONE)  # logaddexp has no gradient at two infinities
-    return torch.logaddexp(first + math.log(weight), second + math.log1p(-weight))
+def _mixed(one: Tensor, other: Tensor, weight: float) -> Tensor:
+    """log(m / one), m = weight one + (1 - weight) other, of log-probabilities, 0 < weight < 1.
+
+    Exactly 0 where the two are equal, and finite where either has no mass: log weight, or 80 in the place of infinity.
+    """
+    gap = (other - one).nan_to_num(nan=0.0, posinf=_FAR, neginf=-_FAR).clamp(-_FAR, _FAR)
+    return torch.log1p((1 - weight) * torch.expm1(gap))
+
+
+def _jensen_shannon(target: Tensor, other: Tensor, beta: float) -> Tensor:
+    """beta KL(target || m) + (1 - beta) KL(other || m), m = beta target + (1 - beta) other, of log-probabilities.
+
+    At the ends, where that is 0, KL(target || other) for beta 0 and KL(other || target) for beta 1 (GKD's convention).
+    """
+    if not 0 <= beta <= 1:
+        raise ValueError(f"beta={beta!r}: expected a number from 0 to 1")
+    if beta in (0, 1):
+        return _kl(other, target) if beta else _kl(target, other)
+    first = (target.exp() * _mixed(target, other, beta)).sum(-1)
+    return -beta * first - (1 - beta) * (other.exp() * _mixed(other, target, 1 - beta)).sum(-1)
 
 
 def _soft_cross_entropy(p: Tensor, log_q: Tensor) -> Tensor:
@@ -107,17 +120,8 @@ def jensen_shannon(student: Tensor, teacher: Tensor, *, beta: float = 0.5, tempe
     Symmetric at beta 0.5 and at most log 2 there. At the ends, where the formula itself is 0, it is the forward KL for
     beta 0 and the reverse KL for beta 1 (GKD, Agarwal et al., 2024). Logits [..., classes].
     """
-    if not 0 <= beta <= 1:
-        raise ValueError(f"beta={beta!r}: expected a number from 0 to 1")
     t, s = _log_softmax(teacher.detach(), temperature), _log_softmax(student, temperature)
-    if beta == 0:
-        values = _kl(t, s)
-    elif beta == 1:
-        values = _kl(s, t)
-    else:
-        m = _log_mixture(t, s, beta)
-        values = beta * _kl(t, m) + (1 - beta) * _kl(s, m)
-    return reduce(values, mask, reduction)
+    return reduce(_jensen_shannon(t, s, beta), mask, reduction)
 
 
 @objective(per="item", student="logits", teacher="logits")

@@ -11,13 +11,20 @@ import torch
 from torch import Tensor
 
 from limbeck.functional.core import Reduction, objective, reduce
-from limbeck.functional.response import _kl, _log_mixture, _log_softmax
+from limbeck.functional.response import _kl, _log_softmax, _mixed
 
 
 def _share(value: float, name: str) -> float:
     if not 0 <= value <= 1:
         raise ValueError(f"{name}={value!r}: expected a number from 0 to 1")
     return value
+
+
+def _skewed(one: Tensor, other: Tensor, skew: float) -> Tensor:
+    """KL(one || skew one + (1 - skew) other) of log-probabilities over the last axis."""
+    if skew == 0:
+        return _kl(one, other)
+    return (one - one).nan_to_num().sum(-1) if skew == 1 else -(one.exp() * _mixed(one, other, skew)).sum(-1)
 
 
 @objective(per="item", student="logits", teacher="logits")
@@ -39,7 +46,7 @@ def skew_forward_kl(student: Tensor, teacher: Tensor, *, skew: float = 0.1, temp
     The forward KL at skew 0 (DistiLLM, Ko et al., 2024, with skew 0.1; its code leaves out the entropy).
     """
     t, s = _log_softmax(teacher.detach(), temperature), _log_softmax(student, temperature)
-    return reduce(_kl(t, _log_mixture(t, s, _share(skew, "skew"))), mask, reduction)
+    return reduce(_skewed(t, s, _share(skew, "skew")), mask, reduction)
 
 
 @objective(per="item", student="logits", teacher="logits")
@@ -50,7 +57,7 @@ def skew_reverse_kl(student: Tensor, teacher: Tensor, *, skew: float = 0.1, temp
     The reverse KL at skew 0 (DistiLLM, Ko et al., 2024, with skew 0.1).
     """
     t, s = _log_softmax(teacher.detach(), temperature), _log_softmax(student, temperature)
-    return reduce(_kl(s, _log_mixture(s, t, _share(skew, "skew"))), mask, reduction)
+    return reduce(_skewed(s, t, _share(skew, "skew")), mask, reduction)
 
 
 @objective(per="item", student="logits", teacher="logits")

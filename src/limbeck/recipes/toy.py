@@ -23,6 +23,12 @@ def toy_job(recipe: Recipe | None = None, **settings: Any) -> Job:
     from limbeck.training.settings import Settings
 
     task = resolve(recipe.tasks[0] if recipe else "classification")
+    given = Settings(**{"steps": 4, "batch_size": 16, **settings})
+    if task.name == "causal_lm":
+        from limbeck.recipes.toy_language import language_toy
+
+        tokens, large, small = language_toy()
+        return Job(task, tokens, small, ModuleTeacher(large), given)
     generator = torch.Generator().manual_seed(0)
     student: nn.Module
     if task.name == "regression":
@@ -42,5 +48,4 @@ def toy_job(recipe: Recipe | None = None, **settings: Any) -> Job:
         {"train": TensorPart("train", inputs[:40], train[:40]), "valid": TensorPart("valid", inputs[40:], labels[40:])},
         target="values" if task.name == "regression" else "classes", classes=list("abcd"),
     )  # fmt: skip
-    given = Settings(**{"steps": 4, "batch_size": 16, **settings})
     return Job(task, data, student, ModuleTeacher(teacher), given)

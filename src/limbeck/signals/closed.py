@@ -10,12 +10,20 @@ import torch
 from torch import Tensor
 
 from limbeck.functional.core import UNLABELLED
-from limbeck.functional.response import cross_entropy, forward_kl, reverse_kl
+from limbeck.functional.response import _FAR, cross_entropy, forward_kl, jensen_shannon, reverse_kl
+from limbeck.functional.tokens import skew_forward_kl, skew_reverse_kl, total_variation
 from limbeck.signals.blocks import Block, closed_form
 
 
 def _positive(temperature: float) -> bool:
     return temperature > 0  # else the formula itself says what is wrong
+
+
+def _without(terms: Tensor, log_weights: Tensor) -> Tensor:
+    """Terms, with 0 where their weight is none: 0 log 0 = 0. Looked for on a CPU, where filling costs as much as a softmax."""
+    if terms.device.type == "cpu" and float(log_weights.amin()) > -torch.inf:
+        return terms
+    return terms.masked_fill_(log_weights == -torch.inf, 0)
 
 
 @closed_form(forward_kl, accepts=_positive)
@@ -24,7 +32,7 @@ def _(block: Block, coefficient: Tensor, temperature: float) -> Tensor:
     p, log_p, log_q = block.teacher(temperature), block.log_teacher(temperature), block.log_student(temperature)
     block.add(temperature, p, -(temperature**2) * coefficient)
     gap = torch.sub(log_p, log_q, out=block.buffer("scratch")).mul_(p)
-    return gap.masked_fill_(log_p == -torch.inf, 0).sum(-1) * temperature**2
+    return _without(gap, log_p).sum(-1) * temperature**2
 
 
 @closed_form(reverse_kl, accepts=_positive)
@@ -32,7 +40,7 @@ def _(block: Block, coefficient: Tensor, temperature: float) -> Tensor:
     """T^2 sum_v q (log q - log p): the derivative at log q is T^2 q (log q - log p), and a multiple of q that cancels."""
     log_p, log_q = block.log_teacher(temperature), block.log_student(temperature)
     q, gap = torch.exp(log_q, out=block.buffer("q")), torch.sub(log_q, log_p, out=block.buffer("scratch"))
-    gap.mul_(q).masked_fill_(log_q == -torch.inf, 0)
+    _without(gap.mul_(q), log_q)
     block.add(temperature, gap, temperature**2 * coefficient)
     return gap.sum(-1) * temperature**2
 
@@ -45,3 +53,59 @@ def _(block: Block, coefficient: Tensor, label_smoothing: float) -> Tensor:
     index = block.labels.where(known, 0)
     block.add_at(1.0, index, -coefficient * known)
     return -block.log_student().gather(1, index[:, None])[:, 0].where(known, 0)
+
+
+def _mixed(block: Block, gap: Tensor, weight: float, name: str) -> Tensor:
+    """log(m / one), m = weight one + (1 - weight) other, from gap = log(other / one): see `functional.response._mixed`."""
+    return torch.expm1(gap, out=block.buffer(name)).mul_(1 - weight).log1p_()
+
+
+def _gap(block: Block, temperature: float) -> Tensor:
+    """log q - log p, within the bounds of `_mixed`."""
+    gap = torch.sub(block.log_student(temperature), block.log_teacher(temperature), out=block.buffer("gap"))
+    return gap.nan_to_num_(nan=0.0, posinf=_FAR, neginf=-_FAR).clamp_(-_FAR, _FAR)
+
+
+@closed_form(jensen_shannon, accepts=lambda beta, temperature: 0 < beta < 1 and temperature > 0)
+def _(block: Block, coefficient: Tensor, beta: float, temperature: float) -> Tensor:
+    """The derivative at log q is (1 - beta) q log(q / m); log(q / m) = gap - log(m / p)."""
+    gap = _gap(block, temperature)
+    u = _mixed(block, gap, beta, "mixed")
+    q = torch.exp(block.log_student(temperature), out=block.buffer("q"))
+    slope = gap.sub_(u).mul_(q)
+    block.add(temperature, slope, (1 - beta) * coefficient)
+    first = u.mul_(block.teacher(temperature)).sum(-1)
+    return (1 - beta) * slope.sum(-1) - beta * first
+
+
+@closed_form(skew_forward_kl, accepts=lambda skew, temperature: 0 < skew < 1 and temperature > 0)
+def _(block: Block, coefficient: Tensor, skew: float, temperature: float) -> Tensor:
+    """sum p log(p / m), m = skew p + (1 - skew) q: the derivative at log q is -(1 - skew) q p / m."""
+    u = _mixed(block, _gap(block, temperature), skew, "mixed")
+    values = -torch.mul(u, block.teacher(temperature), out=block.buffer("scratch")).sum(-1)
+    slope = u.neg_().add_(block.log_student(temperature)).exp_()  # q p / m
+    block.add(temperature, slope, (skew - 1) * coefficient)
+    return values
+
+
+@closed_form(skew_reverse_kl, accepts=lambda skew, temperature: 0 < skew < 1 and temperature > 0)
+def _(block: Block, coefficient: Tensor, skew: float, temperature: float) -> Tensor:
+    """sum q log(q / m), m = skew q + (1 - skew) p: the derivative at log q is q log(q / m) - skew q q / m, and a multiple
+    of q that cancels."""
+    w = _mixed(block, _gap(block, temperature).neg_(), skew, "mixed")
+    q = torch.exp(block.log_student(temperature), out=block.buffer("q"))
+    ratio = torch.neg(w, out=block.buffer("scratch")).exp_()
+    values = -w.mul_(q).sum(-1)
+    slope = w.neg_().addcmul_(q, ratio, value=-skew)
+    block.add(temperature, slope, coefficient)
+    return values
+
+
+@closed_form(total_variation, accepts=_positive)
+def _(block: Block, coefficient: Tensor, temperature: float) -> Tensor:
+    """Half the sum of |q - p|: the derivative at log q is q sign(q - p) / 2."""
+    q = torch.exp(block.log_student(temperature), out=block.buffer("q"))
+    gap = torch.sub(q, block.teacher(temperature), out=block.buffer("scratch"))
+    slope = torch.sign(gap, out=block.buffer("mixed")).mul_(q)
+    block.add(temperature, slope, 0.5 * coefficient)
+    return 0.5 * gap.abs_().sum(-1)

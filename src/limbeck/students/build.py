@@ -23,6 +23,7 @@ from limbeck._optional import need
 from limbeck.errors import ArgumentError, ModelError, nearest
 from limbeck.students.declare import builder, seeded, share, whole
 from limbeck.students.fill import complete, example_of
+from limbeck.students.language import text_decoder
 from limbeck.students.nets import ResNet, TextBag, WideResNet, conv3x3, initialise
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ def text_encoder(outputs: int, tokenizer: Any, layers: int = 2, width: int = 128
         attention_probs_dropout_prob=dropout, num_labels=whole("outputs", outputs), pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
     module = transformers.BertForSequenceClassification(config)
-    module.tokenizer = tokenizer
+    module.tokenizer, module.limbeck_fresh = tokenizer, True
     return module
 
 
@@ -157,13 +158,14 @@ SHORT: dict[str, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
     "wide_resnet": (wide_resnet, ("depth", "width")),
     "bag": (text_bag, ("width", "hidden")),
     "encoder": (text_encoder, ("layers", "width", "heads")),
+    "decoder": (text_decoder, ("layers", "width", "heads")),
     "timm": (timm_model, ("name",)),
 }
 CUTS = ("depth", "width", "heads", "hidden")  # the arguments of shrink
 FORMS = (
     "'mlp:64,32' or 'mlp(hidden=[64,32])' (rows, images), 'cnn:16', 'resnet:20', 'wide_resnet:16,2', 'timm:NAME' "
-    "(images), 'bag', 'encoder:2,128' (texts), 'shrink(depth=2,width=0.5,heads=2)' (cut from the teacher), "
-    "or a folder or hub name of a model"
+    "(images), 'bag', 'encoder:2,128' (texts), 'decoder:2,128' (language models), 'shrink(depth=2,width=0.5,heads=2)' "
+    "(cut from the teacher), or a folder or hub name of a model"
 )
 
 

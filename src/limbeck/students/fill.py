@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from limbeck.data.base import Data
     from limbeck.tasks.base import Task
 
-READS_TEXTS = ("bag", "encoder")
+READS = {"bag": "text", "encoder": "text", "decoder": "tokens"}  # the kind of data of students that read words
 
 
 def example_of(data: Data | None) -> Tensor | None:
@@ -35,7 +35,7 @@ def complete(name: str, function: Callable[..., nn.Module], given: dict[str, Any
     required = [key for key in missing if parameters[key].default is inspect.Parameter.empty]
     found = dict(given)
     if "tokenizer" in required:
-        found["tokenizer"] = getattr(teacher, "tokenizer", None)
+        found["tokenizer"] = getattr(teacher, "tokenizer", None) or getattr(task, "tokenizer", None)
         if found["tokenizer"] is None:
             raise ModelError(
                 f"The student {name!r} takes its tokenizer from the teacher, and the teacher has none. "
@@ -69,10 +69,11 @@ def complete(name: str, function: Callable[..., nn.Module], given: dict[str, Any
 
 
 def _fits(name: str, data: Data) -> None:
-    if data.kind == "text" and name not in READS_TEXTS:
-        raise ModelError(f"The student {name!r} does not read texts, and {data.name!r} has them. Use 'bag'.")
-    if data.kind != "text" and name in READS_TEXTS:
-        raise ModelError(f"The student {name!r} reads texts, and {data.name!r} is {data.kind} data. Use 'mlp:64'.")
+    wanted = READS.get(name)
+    if wanted == data.kind or (wanted is None and data.kind not in READS.values()):
+        return
+    fitting = next((f"'{word}'" for word, kind in READS.items() if kind == data.kind), "'mlp:64'")
+    raise ModelError(f"The student {name!r} is not for {data.kind} data, and {data.name!r} is that. Use {fitting}.")
 
 
 def outputs_of(data: Data, task: Task | None = None) -> int:

@@ -28,6 +28,13 @@ class Task:
     measures: bool = False  # whether it scores models itself (`measure`), because outputs of a whole part would not fit
     tokenized: bool = False  # whether what the data are depends on a tokenizer, so that the models are loaded first
 
+    # what it is about
+    def load(self, spec: Any, models: Sequence[Any] = (), **options: Any) -> Data:
+        """Data of this task from what a user has; `models` are the teacher's and student's, for a `tokenized` task."""
+        from limbeck.data import load_data
+
+        return load_data(spec, **options)
+
     # how a model is run
     def view(self, batch: Batch, module: nn.Module | None, role: str) -> Inputs:
         """What one role sees of a batch: its modality, tokenizer, mask. By default the inputs as they are."""

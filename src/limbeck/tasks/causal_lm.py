@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from inspect import signature
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,6 +26,7 @@ from limbeck.signals.blocks import Post
 from limbeck.signals.lazy import Lazy
 from limbeck.tasks.base import Task
 from limbeck.tasks.head import check_head, head_of
+from limbeck.tasks.text import tokenizer_of
 
 if TYPE_CHECKING:
     from limbeck.objectives import Objective
@@ -44,8 +46,31 @@ class CausalLM(Task):
     measures = tokenized = True
 
     def __init__(self, vocabulary: int | None = None, lazy: bool = True):
-        self.vocabulary, self.lazy = vocabulary, lazy
+        self.vocabulary, self.lazy, self.tokenizer = vocabulary, lazy, None
         self._posts: weakref.WeakKeyDictionary[nn.Module, Post] = weakref.WeakKeyDictionary()
+
+    def load(self, spec: Any, models: Sequence[Any] = (), *, tokenizer: Any = None, **options: Any) -> Data:
+        """Token rows of texts, answers or chats (see `load_language_data`), by the student's own tokenizer, or the teacher's.
+
+        `tokenizer`: another one, or "bpe:4096" to learn one from the texts, for models that have none.
+        """
+        from limbeck.data.language import load_language_data
+        from limbeck.data.language_named import named_language
+        from limbeck.data.tokenizer import as_tokenizer, texts_of
+
+        if isinstance(spec, Data):
+            return spec
+        spec = named_language(spec)
+        found = None if tokenizer is None else as_tokenizer(tokenizer, lambda: texts_of(spec))
+        for model in models:
+            found = found or tokenizer_of_spec(model)
+        if found is None:
+            raise ModelError(
+                "No model here brings a tokenizer, so that the texts cannot be read. Give tokenizer=, a folder or hub name, or "
+                "tokenizer=bpe:4096 to learn one from these texts."
+            )
+        self.tokenizer, self.vocabulary = found, max(found.get_vocab().values()) + 1
+        return load_language_data(spec, found, **options)
 
     def view(self, batch: Batch, module: nn.Module | None, role: str) -> Inputs:
         """Token ids [batch, tokens] (with a mask, where there is padding), tokenized for this role if they are texts."""
@@ -150,6 +175,19 @@ class CausalLM(Task):
                 )
 
 
+def tokenizer_of_spec(model: Any) -> Any:
+    """The tokenizer of a module, of the folder of a model or a run; None where there is none (hub names are not asked)."""
+    from limbeck.students.pretrained import TOKENIZER_FILES, read_part
+
+    if isinstance(model, nn.Module):
+        return tokenizer_of(model)
+    if isinstance(model, str | Path):
+        for folder in (Path(model), Path(model) / "student"):
+            if any((folder / file).is_file() for file in TOKENIZER_FILES):
+                return read_part(str(folder), "tokenizer")
+    return None
+
+
 # the data
 class TokenPart(TensorPart):
     """Rows of token ids, padded on the right. Labels [n, tokens] are the next tokens, -100 where none is to be predicted.
@@ -212,8 +250,8 @@ def tally_rows(tally: TokenTally, logits: Any, labels: Tensor, teacher: Any = No
         raise DataError(f"Logits for tokens of shape {list(logits.shape[:-1])}, labels {list(labels.shape)}.")
     flat = labels.reshape(-1)
     for rows in (flat != UNLABELLED).nonzero()[:, 0].split(block):
-        mine, theirs = (None if each is None else _rows(each, rows, labels.shape) for each in (logits, teacher))
-        tally.add(mine, flat[rows], theirs)
+        theirs = None if teacher is None else _rows(teacher, rows, labels.shape)
+        tally.add(_rows(logits, rows, labels.shape), flat[rows], theirs)
 
 
 def _rows(logits: Any, rows: Tensor, shape: torch.Size) -> Tensor:

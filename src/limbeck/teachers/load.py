@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -158,7 +159,8 @@ def _unreachable(name: str, error: Exception) -> str:
     )
 
 
-HEADS = {"text": "ForSequenceClassification", "image": "ForImageClassification"}
+HEADS = {"text": "ForSequenceClassification", "image": "ForImageClassification", "tokens": "ForCausalLM"}
+CAUSAL = ("ForCausalLM", "LMHeadModel")
 
 
 def _transformers(name: str, data: Data | None, task: Task | None, role: str, trust: bool, seed: int) -> nn.Module:
@@ -171,9 +173,9 @@ def _transformers(name: str, data: Data | None, task: Task | None, role: str, tr
         if Path(name).is_dir():
             raise ModelError(f"The config in {name} cannot be read: {error}") from error
         raise ModelError(_unreachable(name, error)) from error
-    head = _head(name, config, data, role)
+    head = _head(name, config, data, task, role)
     options: dict[str, Any] = dict(source)
-    if role == "student" and data is not None:
+    if role == "student" and data is not None and data.kind != "tokens":
         options["num_labels"] = outputs_of(data, task)
         if data.target == "classes" and data.classes:
             options["id2label"] = dict(enumerate(data.classes))
@@ -184,22 +186,41 @@ def _transformers(name: str, data: Data | None, task: Task | None, role: str, tr
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelError(f"{name!r} could not be loaded from safetensors: {error}") from error
     _check_weights(name, module, report, role)
-    if role == "teacher" and data is not None:
+    if role == "teacher" and data is not None and data.classes:
         _check_order(name, module, data)
     attach(module, name, **source)
     return module
 
 
-def _head(name: str, config: Any, data: Data | None, role: str) -> str:
-    """Which of the two heads a model has or is to have."""
+def is_causal(spec: Any) -> bool:
+    """Whether a module, or the folder of a model (a run's too), is a causal language model. Hub names are not asked."""
+    if isinstance(spec, nn.Module):
+        config = getattr(getattr(spec, "config", None), "architectures", None) or [type(spec).__name__]
+        return any(name.endswith(CAUSAL) for name in config)
+    if not isinstance(spec, str | Path):
+        return False
+    for folder in (Path(spec), Path(spec) / "student"):
+        if (folder / "config.json").is_file():
+            found = json.loads((folder / "config.json").read_text()).get("architectures") or []
+            return any(str(name).endswith(CAUSAL) for name in found)
+    return False
+
+
+def _head(name: str, config: Any, data: Data | None, task: Task | None, role: str) -> str:
+    """Which of the heads a model has or is to have."""
     architectures = list(config.architectures or [])
+    if task is not None and task.name == "causal_lm":
+        if any(architecture.endswith(CAUSAL) for architecture in architectures):
+            return HEADS["tokens"]
+        raise ModelError(f"{name!r} is no causal language model (its architectures: {architectures or 'none'}).")
     for head in HEADS.values():
         if any(architecture.endswith(head) for architecture in architectures):
             return head
     if role == "teacher":
         raise ModelError(
             f"{name!r} has no head for classes or values (its architectures: {architectures or 'none'}), so it has "
-            "nothing to teach here. Fine-tune it on the task first, or use it as the student."
+            "nothing to teach here. Fine-tune it on the task first, or use it as the student; for a language model, "
+            "task=causal_lm."
         )
     if data is not None and data.kind in HEADS:
         return HEADS[data.kind]

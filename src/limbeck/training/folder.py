@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from limbeck.disk import write_text
+from limbeck.disk import hold, release, write_text
 from limbeck.errors import RunError
 
 
@@ -20,7 +20,11 @@ def main_process() -> bool:
 
 
 class RunFolder:
-    """`config.yaml`: what was asked for. `run.json`: how far it came. See `files` for the rest."""
+    """`config.yaml`: what was asked for. `run.json`: how far it came. See `files` for the rest.
+
+    Nothing in the folder is touched before the first step of a training (`begin`, told by the loop), when models, data
+    and objective have been tried: bad input leaves no half run, and an overwritten run stays until its successor stands.
+    """
 
     files = {
         "config.yaml": "what was asked for", "run.json": "how far it came", "data.json": "the data and how they were split",
@@ -31,48 +35,71 @@ class RunFolder:
     def __init__(self, path: str | Path):
         self.path = Path(path)
         self.writes = main_process()
+        self.taken = False
+        self._held: int | None = None
 
     def open(
         self, config: dict[str, Any], data: dict[str, Any], *, resume: bool = False, overwrite: bool = False
     ) -> None:
-        """Take the folder for a run and write down its config and data.
+        """Ask for the folder, for a run with this config and these data; `begin` takes it, a resumed run's at once.
 
         Refuses one that holds another run, unless it overwrites it, or resumes it with the same config and data.
         """
+        self._asked = (config, data, resume, overwrite)
         if not self.writes:
             return
-        held = self.path / "run.json"
+        self._check(config, data, resume, overwrite)
+        probe = next(path for path in (self.path, *self.path.absolute().parents) if path.exists())
+        if not os.access(probe, os.W_OK | os.X_OK):
+            raise RunError(
+                f"out={str(self.path)!r} cannot be written: {probe} allows no writing. Choose another folder."
+            )
+        if (self.path / "run.json").exists() and not overwrite:
+            self.begin()
+
+    def begin(self, loop: Any = None) -> None:
+        """Take the folder, once: lock it against other processes, clear an overwritten run, write down what was asked."""
+        if self.taken or not self.writes:
+            return
+        config, data, resume, overwrite = self._asked
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._held = hold(self.path)
+            self._check(config, data, resume, overwrite)  # again: it may have been taken since
+            if overwrite and (self.path / "run.json").exists():
+                self._clear()
+            if not (self.path / "config.yaml").exists():
+                write_text(self.path / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+            self.taken = True
+            self.write("data.json", data)
+            self.status("running")
+        except BaseException as error:
+            self.leave()
+            if isinstance(error, OSError):
+                raise RunError(f"out={str(self.path)!r} cannot be written: {error.strerror or error}.") from error
+            raise
+
+    def leave(self) -> None:
+        """Let other processes have the folder."""
+        if self._held is not None:
+            release(self._held)
+        self.taken, self._held = False, None
+
+    def _check(self, config: dict[str, Any], data: dict[str, Any], resume: bool, overwrite: bool) -> None:
         if self.path.exists() and not self.path.is_dir():
             raise RunError(f"out={str(self.path)!r} is a file. Give a folder.")
-        if held.exists():
-            self._take_held(config, data, resume, overwrite)
-        elif self.path.is_dir() and any(self.path.iterdir()) and not (resume or overwrite):
+        if (self.path / "run.json").exists():
+            self._check_held(config, data, resume, overwrite)
+        elif self.path.is_dir() and any(self.path.iterdir()):
             raise RunError(
                 f"out={str(self.path)!r} is not empty and holds no run of Limbeck. Choose another folder, so that nothing of "
                 "yours is overwritten."
             )
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            probe = self.path / ".writable"
-            probe.write_text("")
-            probe.unlink()
-        except OSError as error:
-            raise RunError(f"out={str(self.path)!r} cannot be written: {error.strerror or error}.") from error
-        if not (self.path / "config.yaml").exists():
-            write_text(self.path / "config.yaml", yaml.safe_dump(config, sort_keys=False))
-        self.write("data.json", data)
-        self.status("running")
 
-    def _take_held(self, config: dict[str, Any], data: dict[str, Any], resume: bool, overwrite: bool) -> None:
-        state = json.loads((self.path / "run.json").read_text())
+    def _check_held(self, config: dict[str, Any], data: dict[str, Any], resume: bool, overwrite: bool) -> None:
         if overwrite:
-            for name in self.files:
-                target = self.path / name
-                shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
-            for name in ("alone", "seeds", "student.onnx", "student.int8.onnx"):
-                target = self.path / name
-                shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
             return
+        state = json.loads((self.path / "run.json").read_text())
         if not resume:
             raise RunError(
                 f"out={str(self.path)!r} already holds a run ({state['status']}). Go on with it by resume=true, replace it by "
@@ -93,11 +120,20 @@ class RunFolder:
                 "with the same data, start anew by overwrite=true, or choose another folder."
             )
 
+    def _clear(self) -> None:
+        for name in (*self.files, "alone", "seeds", "student.onnx", "student.int8.onnx"):
+            target = self.path / name
+            shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
+
     def status(self, status: str, **more: Any) -> None:
-        """running, interrupted, diverged, failed, finished."""
-        if not self.writes:
+        """running, interrupted, diverged, failed, finished: with all but the first, the folder is let go."""
+        if not self.taken:
             return
-        write_text(self.path / "run.json", json.dumps({"status": status, **more}, indent=1))
+        try:
+            write_text(self.path / "run.json", json.dumps({"status": status, **more}, indent=1))
+        finally:
+            if status != "running":
+                self.leave()
 
     def write(self, name: str, content: Any) -> None:
         if not self.writes:

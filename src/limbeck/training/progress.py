@@ -50,13 +50,15 @@ class Tracking:
     """Sends losses and scores to Accelerate's trackers (TensorBoard, MLflow, W&B)."""
 
     def __init__(self, accelerator: Any, config: dict[str, Any]):
-        self.accelerator = accelerator
+        self.accelerator, self.begun = accelerator, False
         # trackers take plain values only; TensorBoard refuses lists
-        plain = {key: value for key, value in config.items() if isinstance(value, int | float | str | bool)}
-        accelerator.init_trackers("limbeck", config=plain)
+        self.config = {key: value for key, value in config.items() if isinstance(value, int | float | str | bool)}
         self.seen = self.before = 0
 
     def begin(self, loop: Any) -> None:
+        if not self.begun:  # not before the run has taken its folder, where TensorBoard's files go
+            self.accelerator.init_trackers("limbeck", config=self.config)
+            self.begun = True
         # a resumed run has sent what was logged; steps are counted on over the stages
         self.seen, self.before = len(loop.metrics.records), loop.metrics.before(loop.index)
 

@@ -1,0 +1,67 @@
+"""The toy of the language recipes: a model of a few thousand weights, and rows that count."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from limbeck.data.base import Data
+from limbeck.data.language_parts import TokenRows
+from limbeck.data.language_tokens import Document
+from limbeck.students.declare import seeded
+
+SYMBOLS, END = 16, 1
+
+
+class TinyLM(nn.Module):
+    """The least that a language model of one's own must have: `base_model` with hidden states, and its output matrix.
+
+    `base_model(input_ids, ...)` gives `.last_hidden_state` [batch, tokens, width], `get_output_embeddings()` the layer
+    after it, and a call of the whole `.logits` [batch, tokens, symbols]. A state is what a running mean makes of the past.
+    """
+
+    def __init__(self, symbols: int = SYMBOLS, width: int = 16):
+        super().__init__()
+        self.base_model = _Body(symbols, width)
+        self.lm_head = nn.Linear(width, symbols, bias=False)
+
+    def get_output_embeddings(self) -> nn.Linear:
+        return self.lm_head
+
+    def forward(self, input_ids: Tensor, **options: Any) -> SimpleNamespace:
+        return SimpleNamespace(logits=self.lm_head(self.base_model(input_ids, **options).last_hidden_state))
+
+
+class _Body(nn.Module):
+    def __init__(self, symbols: int, width: int):
+        super().__init__()
+        self.embedding = nn.Embedding(symbols, width)
+        self.mix = nn.Linear(2 * width, width)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **_: Any) -> SimpleNamespace:
+        x = self.embedding(input_ids)
+        kept = torch.ones_like(x[..., :1]) if attention_mask is None else attention_mask[..., None].to(x.dtype)
+        past = (x * kept).cumsum(1) / kept.cumsum(1).clamp(min=1)
+        return SimpleNamespace(last_hidden_state=torch.tanh(self.mix(torch.cat([x, past], -1))))
+
+
+def counting(name: str, rows: int, seed: int, first: int = 0) -> TokenRows:
+    """Rows that count on from a number by a step: prompt [start, step], answer the next four numbers and the end."""
+    draw = torch.Generator().manual_seed(seed)
+    documents = []
+    for _ in range(rows):
+        start, step = (int(torch.randint(1, 4, (), generator=draw)) for _ in range(2))
+        answer = [2 + (start + step * (k + 1)) % (SYMBOLS - 2) for k in range(4)]
+        documents.append(Document.of([2 + start, 2 + step, *answer, END], 2, prompt=2))
+    return TokenRows(name, documents, range(rows), ids=torch.arange(first, first + rows), padding=0)
+
+
+def language_toy() -> tuple[Data, nn.Module, nn.Module]:
+    """Data, teacher, student."""
+    parts = {"train": counting("train", 40, 0), "valid": counting("valid", 8, 1, first=40)}
+    with seeded(0):
+        teacher, student = TinyLM(width=16), TinyLM(width=8)
+    return Data("toy", "tokens", parts, target="none"), teacher, student  # type: ignore[arg-type]
