@@ -1,7 +1,8 @@
 """Whole answers: their log-probabilities, and losses over chosen, rejected or ranked ones.
 
 Logits [batch, tokens, vocabulary] and labels [batch, tokens] that belong to the same rows (the label of row i is the token
-that row i predicts); -100 leaves a position out. Scores of answers are natural logarithms, [pairs] or [..., answers].
+that row i predicts); -100 leaves a position out. `limbeck.signals` has the same scores of lazy logits, which are never whole,
+and fewer copies of whole ones. Scores of answers are natural logarithms, [pairs] or [..., answers].
 """
 
 from __future__ import annotations
