@@ -50,6 +50,10 @@ class TokenRows(Part):
         return len(self.firsts) - 1
 
     @property
+    def order(self) -> str:  # type: ignore[override]
+        return "any" if self.even else "length"
+
+    @property
     def labels(self) -> Tensor | None:  # type: ignore[override]
         """[rows, width] int64, made when it is asked for."""
         return (

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from limbeck.data.base import Batch, Data, Inputs, Part, TensorPart, TextPart
+from limbeck.data.language_pack import check_packed
 from limbeck.errors import DataError, ModelError
 from limbeck.evaluation.modes import device_of, evaluating
 from limbeck.evaluation.tokens import TokenTally
@@ -149,7 +150,10 @@ class CausalLM(Task):
         return evaluating(model) if isinstance(model, nn.Module) else nullcontext()
 
     def check(self, data: Data, models: dict[str, nn.Module]) -> None:
-        """Probe every head; raise where a label is no token of a model, or the data are texts whose tokens are not known."""
+        """Probe heads and packing; raise where a label is no token of a model, or the data are texts.
+
+        Of a stream it is the tokenizer that must know no token beyond the model's: its labels are not there yet.
+        """
         for part in data.parts.values():
             if isinstance(part, TextPart):
                 raise DataError(
@@ -158,6 +162,9 @@ class CausalLM(Task):
                 )
         labels = [part.labels for part in data.parts.values() if part.labels is not None and part.labels.numel()]
         most = max((int(some.max()) for some in labels), default=UNLABELLED)
+        if data.train.order == "stream":
+            most = max(most, (self.vocabulary or 0) - 1)
+        check_packed(data.parts.values(), models)
         for role, module in models.items():
             found = head_of(module)
             if found is None:
