@@ -189,12 +189,13 @@ class Data:
     """
 
     name: str
-    kind: str  # "table", "image", "text", "other"
+    kind: str  # "table", "image", "text", "tokens", "other"
     parts: dict[str, Part]
     target: str = "classes"
     classes: list[str] | None = None
     features: list[str] | None = None
     about: dict[str, Any] = field(default_factory=dict)
+    tokenizer: Any = None  # of token rows: what made them
 
     @property
     def train(self) -> Part:

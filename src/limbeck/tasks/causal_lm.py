@@ -60,6 +60,7 @@ class CausalLM(Task):
         from limbeck.data.tokenizer import as_tokenizer, texts_of
 
         if isinstance(spec, Data):
+            self._reads(spec.tokenizer)
             return spec
         spec = named_language(spec)
         found = None if tokenizer is None else as_tokenizer(tokenizer, lambda: texts_of(spec))
@@ -70,8 +71,13 @@ class CausalLM(Task):
                 "No model here brings a tokenizer, so that the texts cannot be read. Give tokenizer=, a folder or hub name, or "
                 "tokenizer=bpe:4096 to learn one from these texts."
             )
-        self.tokenizer, self.vocabulary = found, max(found.get_vocab().values()) + 1
+        self._reads(found)
         return load_language_data(spec, found, **options)
+
+    def _reads(self, tokenizer: Any) -> None:
+        """Take the data's tokenizer: for students made here, and for the number of tokens that count."""
+        if tokenizer is not None:
+            self.tokenizer, self.vocabulary = tokenizer, max(tokenizer.get_vocab().values()) + 1
 
     def view(self, batch: Batch, module: nn.Module | None, role: str) -> Inputs:
         """Token ids [batch, tokens] (with a mask, where there is padding), tokenized for this role if they are texts."""
