@@ -22,8 +22,8 @@ from limbeck.data.language import load_language_data
 from limbeck.data.language_named import named_language
 from limbeck.data.language_parts import TokenRows
 from limbeck.data.language_tokens import Document
-from limbeck.data.tokenizer import train_tokenizer
 from limbeck.data.splits import take
+from limbeck.data.tokenizer import train_tokenizer
 from limbeck.students.declare import seeded
 from limbeck.tasks import resolve
 from limbeck.teachers.load import load_model
