@@ -274,7 +274,7 @@ def report(words: Words = None, json_: Json = False) -> None:
 
 @app.command()
 def recipes(json_: Json = False,
-            have: Annotated[str | None, typer.Option(help="What you have: logits,features,labels,unlabelled.")] = None,
+            have: Annotated[str | None, typer.Option(help="What you have: logits,labels,preferences,...")] = None,
             field: Annotated[str | None, typer.Option(help="Only this field, such as classifiers.")] = None,
             ) -> None:  # fmt: skip
     """List the recipes: field, paper, year, what each needs, and whether its proof stands.

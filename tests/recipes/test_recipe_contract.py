@@ -67,12 +67,14 @@ def test_what_it_needs_is_what_it_says(name):
         job = toy_job(recipe)
         if need in ("logits", "features"):
             job.teacher = None
+        elif need == "preferences":
+            job.data.parts["train"] = job.data.train.chosen()
         else:
             job.data.parts["train"] = job.data.train.with_labels(None)
         with pytest.raises(LimbeckError):
             _check(recipe(), job, None)
     job = toy_job(recipe)
-    if "labels" not in recipe.needs:
+    if not {"labels", "preferences"} & set(recipe.needs):
         job.data.parts["train"] = job.data.train.with_labels(None)
     if not {"logits", "features"} & set(recipe.needs):
         job.teacher = None

@@ -11,6 +11,7 @@ from torch import nn
 
 from limbeck.objectives.weights import learned
 from limbeck.training.execute import Runner
+from pairs import pair_stage
 from toys import gram, hard, kl, losses, near, net, toy_data, toy_job, weights
 
 HERE = Path(__file__).parent
@@ -19,6 +20,10 @@ DOUBLE = torch.float64
 
 def plan(kind):
     """37 samples in batches of 8: the last has 5, so that the slices differ; 11 samples have no label."""
+    if kind == "pairs":  # 40 pairs: 7 a step in 3 micro-batches
+        return pair_stage("all", accumulate=3)
+    if kind == "short pairs":  # 40 = 39 + 1: one process has no pair of the last step
+        return pair_stage("all", batch_size=39, steps=2)
     data = toy_data(37, unlabelled=11, dtype=DOUBLE)
     job = toy_job(data=data, dtype=DOUBLE, steps=10, accumulate=1 if kind in ("relation", "short") else 3,
                   batch_size=9 if kind == "short" else 8)  # fmt: skip
@@ -49,7 +54,7 @@ def child(kind, out):
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("kind", ["sum", "relation", "short", "peers"])
+@pytest.mark.parametrize("kind", ["sum", "relation", "short", "peers", "pairs", "short pairs"])
 def test_two_processes_equal_one(tmp_path, kind):
     script = tmp_path / "child.py"
     path = [str(HERE), str(HERE.parent)]

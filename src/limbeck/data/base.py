@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from limbeck.errors import SignalError
 from limbeck.functional.core import UNLABELLED
 
 Inputs = Any  # a Tensor, a dict of Tensors, or a list of str
@@ -41,6 +42,24 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def groups(self) -> dict[str, Tensor]:
+        """The groups of rows by name: every boolean `extra` [batch], such as a pair's "chosen" answers."""
+        return {
+            name: rows for name, rows in self.extra.items()
+            if isinstance(rows, Tensor) and rows.dtype == torch.bool and rows.ndim == 1
+        }  # fmt: skip
+
+    def group(self, name: str) -> Tensor:
+        """Which rows are of a group, [batch] bool. Raises SignalError where there is no such group."""
+        groups = self.groups()
+        if name not in groups:
+            have = f"it has {sorted(groups)}" if groups else "it has none"
+            raise SignalError(
+                f"A term looks at the {name!r} rows of a batch, and {have}. Chosen and rejected rows are those of preference "
+                "pairs: give data with the columns prompt, chosen and rejected."
+            )
+        return groups[name]
 
     def to(self, device: torch.device | str) -> Batch:
         device = torch.device(device)
@@ -77,7 +96,6 @@ class Part:
     ids: Tensor
     labels: Tensor | None = None
     augmentation: Augmentation | None = None
-    order = "any"  # in which it is read for training: "any", rows of like "length" together, or as a "stream"
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -116,15 +134,6 @@ class Part:
         if self.labels is None:
             return torch.zeros(len(self), dtype=torch.bool)
         return ~self.labels.isnan() if self.labels.is_floating_point() else self.labels != UNLABELLED
-
-    def kinds(self) -> set[str]:
-        """Which kinds of samples there are: "labels", "unlabelled"."""
-        known = self.is_labelled()
-        return {kind for kind, some in (("labels", known), ("unlabelled", ~known)) if bool(some.any())}
-
-    def describe(self) -> str:
-        """What it is, in a few words that are the same for the same samples."""
-        return f"{self.name}: {len(self)} samples"
 
 
 class TensorPart(Part):
@@ -189,13 +198,12 @@ class Data:
     """
 
     name: str
-    kind: str  # "table", "image", "text", "tokens", "other"
+    kind: str  # "table", "image", "text", "other"
     parts: dict[str, Part]
     target: str = "classes"
     classes: list[str] | None = None
     features: list[str] | None = None
     about: dict[str, Any] = field(default_factory=dict)
-    tokenizer: Any = None  # of token rows: what made them
 
     @property
     def train(self) -> Part:

@@ -50,10 +50,6 @@ class TokenRows(Part):
         return len(self.firsts) - 1
 
     @property
-    def order(self) -> str:  # type: ignore[override]
-        return "any" if self.even else "length"
-
-    @property
     def labels(self) -> Tensor | None:  # type: ignore[override]
         """[rows, width] int64, made when it is asked for."""
         return (
@@ -119,8 +115,8 @@ class PairPart(Part):
     """Preference pairs: of every pair the chosen and the rejected answer to one prompt.
 
     A batch of n pairs has 2 n rows as `TokenRows` gives them: row 2 i is chosen, row 2 i + 1 rejected, with ids of their own.
-    `extra["chosen"]` [2 n] bool says which, `extra["pair"]` [2 n] int64 to which pair a row belongs, `extra["mask"]` which
-    positions are labelled: those of the answers. `labels` are [pairs, 2, width].
+    `extra["chosen"]` and `extra["rejected"]` [2 n] bool say which, `extra["pair"]` [2 n] int64 to which pair a row belongs,
+    `extra["mask"]` which positions are labelled: those of the answers. `labels` are [pairs, 2, width].
     """
 
     def __init__(self, rows: TokenRows):
@@ -137,6 +133,10 @@ class PairPart(Part):
 
     def is_labelled(self) -> Tensor:
         return torch.ones(len(self), dtype=torch.bool)
+
+    def chosen(self) -> TokenRows:
+        """The chosen answers alone, one a row: what plain objectives learn from."""
+        return some_rows(self.rows, range(0, len(self.rows), 2))
 
     def both(self, positions: Tensor) -> Tensor:
         """The rows of pairs, [2 n]."""
@@ -157,7 +157,22 @@ class PairPart(Part):
 
     def _pairing(self, positions: Tensor) -> dict[str, Tensor]:
         rows = self.both(positions)
-        return {"chosen": rows % 2 == 0, "pair": self.ids[positions].repeat_interleave(2)}
+        chosen = rows % 2 == 0
+        return {"chosen": chosen, "rejected": ~chosen, "pair": self.ids[positions].repeat_interleave(2)}
+
+
+def some_rows(rows: TokenRows, numbers: Sequence[int]) -> TokenRows:
+    """Some documents of token rows that are not packed, with their ids, one a row."""
+    if rows.packed:
+        raise ArgumentError(f"The part {rows.name!r} is packed: its documents have no rows of their own.")
+    documents = []
+    for number in numbers:
+        inside = slice(int(rows.starts[number]), int(rows.starts[number + 1]))
+        predict = np.r_[False, rows.counts[inside][:-1].numpy()]
+        documents.append(Document(rows.tokens[inside].numpy(), predict, int(rows.prompts[number])))
+    chosen = torch.as_tensor(list(numbers))
+    return TokenRows(rows.name, documents, rows.samples[chosen].tolist(), ids=rows.ids[chosen], padding=rows.padding,
+                     even=rows.even)  # fmt: skip
 
 
 def prompts(part: Part, documents: Tensor | Sequence[int], start: int | None = None) -> Batch:

@@ -23,6 +23,7 @@ class TokenTally:
     def __init__(self) -> None:
         self.count, self.hits, self.nll = 0, 0, 0.0
         self.bins = torch.zeros(3, BINS, dtype=torch.float64)  # count, confidence, hits
+        self.pairs, self.ordered = 0, 0
         self.compared, self.kl = 0, 0.0
         self.agreed = {"": [0, 0], "_teacher_right": [0, 0], "_teacher_wrong": [0, 0]}  # agreeing, all
 
@@ -55,15 +56,24 @@ class TokenTally:
             self.agreed[suffix][0] += int(kept.sum())
             self.agreed[suffix][1] += len(kept)
 
+    def add_pairs(self, chosen: Tensor, rejected: Tensor) -> None:
+        """Log-probabilities of the chosen and of the rejected answers [pairs]."""
+        self.pairs += len(chosen)
+        self.ordered += int((chosen > rejected).sum())
+
     def scores(self) -> dict[str, float]:
-        """`perplexity` (e to the mean nll), `token_accuracy`, `nll` (nats per token) and `ece` (15 bins)."""
+        """`perplexity` (e to the mean nll), `token_accuracy`, `nll` (nats per token) and `ece` (15 bins).
+
+        Of preference pairs also `preference_accuracy`: in how many the chosen answer is the likelier one.
+        """
         if not self.count:
             raise DataError("No token is labelled (all are -100), so there is nothing to score.")
         mean = self.nll / self.count
         perplexity = math.exp(mean) if mean < 700 else math.inf
+        preferred = {"preference_accuracy": self.ordered / self.pairs} if self.pairs else {}
         return {
             "perplexity": perplexity, "token_accuracy": self.hits / self.count, "nll": mean,
-            "ece": float((self.bins[1] - self.bins[2]).abs().sum()) / self.count,
+            "ece": float((self.bins[1] - self.bins[2]).abs().sum()) / self.count, **preferred,
         }  # fmt: skip
 
     def agreement(self) -> dict[str, float]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from limbeck.objectives.algebra import Objective, Sum, Term
     from limbeck.objectives.formula import Formula, compose
     from limbeck.objectives.library import *  # noqa: F403
+    from limbeck.objectives.sequences import dpo, per_sequence, redi
     from limbeck.objectives.weights import Weight, between, cosine, learned, ramp
 
 _PLACES = {
@@ -23,6 +24,7 @@ _PLACES = {
     "Formula": "formula", "compose": "formula",
     "Weight": "weights", "ramp": "weights", "cosine": "weights", "between": "weights", "learned": "weights",
     "projector": "projectors",
+    "dpo": "sequences", "redi": "sequences", "per_sequence": "sequences",
 }  # fmt: skip
 
 

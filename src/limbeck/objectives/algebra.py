@@ -9,13 +9,13 @@ by an optimizer and saved with a checkpoint. Both work in anyone's loop: `object
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from limbeck.data.base import Batch
-from limbeck.errors import SignalError
+from limbeck.errors import ArgumentError, SignalError
 from limbeck.objectives.weights import Constant, Weight, as_weight
 from limbeck.signals.step import Ref, Step
 
@@ -101,11 +101,14 @@ class Term(Objective):
     """One measure. Subclasses give `needs()` and `values(step)`.
 
     `per="item"`: values [batch] or [batch, tokens], averaged over the items that count (`labelled`: those with a label).
-    `per="batch"`: one value for the whole batch.
+    `group`: only the items of these rows, such as the "chosen" answers of pairs; `paired`: it compares both answers of a
+    pair. `per="batch"`: one value for the whole batch.
     """
 
     per: str = "item"
     labelled: bool = False
+    group: str | None = None
+    paired: bool = False
 
     def __init__(self, name: str):
         super().__init__()
@@ -131,9 +134,18 @@ class Term(Objective):
     def make(self, step: Step, seed: int) -> None:
         """Make what learns, from the shapes of the signals of `step`."""
 
-    def named(self, name: str) -> Term:
+    def named(self, name: str) -> Self:
         """The same term under another name in logs and reports."""
         self.name = name
+        return self
+
+    def among(self, group: str) -> Self:
+        """Only those rows of a batch, and the mean over them: "chosen" or "rejected" answers of preference pairs."""
+        if self.per == "batch":
+            raise ArgumentError(
+                f"{self.name!r} compares the rows of a batch with each other and cannot leave some out."
+            )
+        self.group, self.name = group, f"{self.name}({group})"
         return self
 
     def extra_repr(self) -> str:

@@ -58,7 +58,7 @@ def _value(term: Term, step: Step) -> Tensor:
         raise SignalError(
             f"{term.name!r} gave values of shape {list(values.shape)}. A term per item gives [batch] or [batch, tokens]."
         )
-    mask, count = step.population("sample" if values.ndim == 1 else "token", term.labelled)
+    mask, count = step.population("sample" if values.ndim == 1 else "token", term.labelled, term.group)
     if count == 0:
         if values.ndim == 2 and not term.labelled and mask is None:
             return values.mean()  # outside the engine, without a mask: every token counts

@@ -139,11 +139,13 @@ class Formula(Term):
         refs = [ref for ref in (self.student_ref, self.teacher_ref) if ref is not None]
         if [ref.tap for ref in refs] != [tap for tap in default if tap]:
             text += f".on({', '.join(repr(ref.tap) for ref in refs)})"
+        if self.teacher_ref is not None and self.teacher_ref.role != "teacher":
+            text += f".against({self.teacher_ref.role!r})"
         if self.projection:
             text += f".projected({self.projection!r})"
         if self.transform is not None:
             text += f".through({getattr(self.transform, '__name__', 'function')})"
-        return text
+        return text if self.group is None else f"{text}.among({self.group!r})"
 
 
 def upcast(value: Any) -> Any:

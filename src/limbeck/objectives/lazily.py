@@ -29,7 +29,7 @@ def evaluate_lazily(weighed: list[Weighed], step: Step) -> tuple[Tensor, dict[st
 
 
 def _groups(weighed: list[Weighed]) -> list[list[Weighed]]:
-    """Terms of one student signal walk together; a term without a teacher goes with any."""
+    """Terms of one student signal and the same rows walk together; a term without a teacher goes with any."""
     groups: dict[Any, list[Weighed]] = {}
     for item in weighed:
         term = item[1]
@@ -39,11 +39,11 @@ def _groups(weighed: list[Weighed]) -> list[list[Weighed]]:
                 f"{term.name!r} needs whole logits (a relation, a projector, a transform, or values of its own), and the "
                 "logits here are lazy. Take hidden states instead, or a task that gives whole logits."
             )
-        groups.setdefault((term.student_ref, term.teacher_ref), []).append(item)
-    for student, teacher in list(groups):
-        partner = next((key for key in groups if key[0] == student and key[1] is not None), None)
-        if teacher is None and partner is not None:
-            groups[partner] += groups.pop((student, teacher))
+        groups.setdefault((term.student_ref, term.group, term.teacher_ref), []).append(item)
+    for key in list(groups):
+        partner = next((other for other in groups if other[:2] == key[:2] and other[2] is not None), None)
+        if key[2] is None and partner is not None:
+            groups[partner] += groups.pop(key)
     return list(groups.values())
 
 
@@ -54,11 +54,11 @@ def _walk_group(group: list[Weighed], step: Step) -> tuple[Tensor, dict[str, Ten
     teacher = None if first.teacher_ref is None else step.signal(first.teacher_ref)
     labels = step.batch.labels if any(term.declaration.labels for _, term, _, _ in group) else None
     kind = "sample" if student.ndim == 2 else "token"
-    mask, _ = step.population(kind, labelled=False)
+    mask, _ = step.population(kind, False, first.group)
     exact = torch.float64 if student.dtype == torch.float64 else torch.float32
     factors, counts, penalties = [], [], []
     for _, term, factor, penalty in group:
-        counts.append(step.population(kind, term.labelled)[1])
+        counts.append(step.population(kind, term.labelled, term.group)[1])
         factors.append(torch.as_tensor(factor, dtype=exact, device=student.device))
         if isinstance(penalty, Tensor) or penalty:
             penalties.append(penalty * step.share)

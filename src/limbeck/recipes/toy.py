@@ -27,7 +27,7 @@ def toy_job(recipe: Recipe | None = None, **settings: Any) -> Job:
     if task.name == "causal_lm":
         from limbeck.recipes.toy_language import language_toy
 
-        tokens, large, small = language_toy()
+        tokens, large, small = language_toy("preferences" in recipe.needs if recipe else False)
         return Job(task, tokens, small, ModuleTeacher(large), given)
     generator = torch.Generator().manual_seed(0)
     student: nn.Module

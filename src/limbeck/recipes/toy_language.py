@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from limbeck.data.base import Data
-from limbeck.data.language_parts import TokenRows
+from limbeck.data.language_parts import PairPart, TokenRows
 from limbeck.data.language_tokens import Document
 from limbeck.students.declare import seeded
 
@@ -59,9 +59,25 @@ def counting(name: str, rows: int, seed: int, first: int = 0) -> TokenRows:
     return TokenRows(name, documents, range(rows), ids=torch.arange(first, first + rows), padding=0)
 
 
-def language_toy() -> tuple[Data, nn.Module, nn.Module]:
+def miscounting(name: str, pairs: int, seed: int, first: int = 0) -> PairPart:
+    """Pairs of answers to the prompts of `counting`: chosen ones that count, rejected ones with a number that is wrong."""
+    draw = torch.Generator().manual_seed(seed)
+    right = counting(name, pairs, seed)
+    documents = []
+    for number in range(pairs):
+        good = right.document(number)
+        bad, place = good.clone(), int(torch.randint(2, 6, (), generator=draw))
+        bad[place] = 2 + (good[place] - 2 + int(torch.randint(1, SYMBOLS - 2, (), generator=draw))) % (SYMBOLS - 2)
+        documents += [Document.of(each.tolist(), 2, prompt=2) for each in (good, bad)]
+    samples = [number // 2 for number in range(2 * pairs)]
+    ids = torch.arange(2 * first, 2 * (first + pairs))
+    return PairPart(TokenRows(name, documents, samples, ids=ids, padding=0))
+
+
+def language_toy(preferences: bool = False) -> tuple[Data, nn.Module, nn.Module]:
     """Data, teacher, student."""
-    parts = {"train": counting("train", 40, 0), "valid": counting("valid", 8, 1, first=40)}
+    make = miscounting if preferences else counting
+    parts = {"train": make("train", 40, 0), "valid": make("valid", 8, 1, first=40)}
     with seeded(0):
         teacher, student = TinyLM(width=16), TinyLM(width=8)
     return Data("toy", "tokens", parts, target="none"), teacher, student  # type: ignore[arg-type]

@@ -87,6 +87,13 @@ _ALL = [
     Measure(
         "auroc", "AUROC", "Chance that a positive sample scores above a negative one; one half is guessing.", "more"
     ),
+    Measure(
+        "preference_accuracy",
+        "Preference accuracy",
+        "Share of pairs whose chosen answer the model finds likelier than the rejected one.",
+        "more",
+        True,
+    ),
     Measure("perplexity", "Perplexity", "Among how many equally likely tokens the model seems to choose.", "less"),
     Measure("spearman", "Spearman correlation", "How well the order of the values agrees, −1 to 1.", "more"),
     Measure("pearson", "Pearson correlation", "How well the values agree along a line, −1 to 1.", "more"),

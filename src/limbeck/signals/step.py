@@ -47,7 +47,10 @@ Counts = dict[str, float]
 
 
 def count_items(batch: Batch) -> Counts:
-    """How many samples and tokens of a batch count, all and labelled ones. Fillers (weight 0) do not."""
+    """How many samples and tokens of a batch count: all, labelled ones, and those of each group of rows.
+
+    Fillers (weight 0) do not count. A group is a boolean `extra` [batch], such as a pair's "chosen" answers.
+    """
     size = len(batch)
     weight = batch.weight
     mask = batch.extra.get("mask")
@@ -63,7 +66,31 @@ def count_items(batch: Batch) -> Counts:
         if weight is not None:
             full = full * (weight if full.ndim == 1 else weight[:, None])
         counts[f"{kind}, labelled"] = float(full.sum())
+    for name, rows in batch.groups().items():
+        for key in list(counts):
+            kind, _, labelled = key.partition(", ")
+            if labelled in ("", "labelled"):
+                part = items(batch, kind, bool(labelled), name)
+                counts[f"{key}, {name}"] = float(rows.sum() if part is None else part.sum())
     return counts
+
+
+def items(batch: Batch, kind: str, labelled: bool = False, group: str | None = None) -> Tensor | None:
+    """The mask of the items that count, [batch] or [batch, tokens]; None where all do.
+
+    `kind`: "sample" or "token"; only `labelled` ones, only those of a `group` of rows.
+    """
+    tokens = kind == "token"
+    parts = [batch.extra.get("mask")] if tokens else []
+    rows = [batch.weight, None if group is None else batch.group(group)]
+    parts += [row[:, None] if tokens and row is not None else row for row in rows]
+    if labelled and batch.labels is not None:
+        parts.insert(0, _labelled(batch.labels))
+    mask = None
+    for part in parts:
+        if part is not None:
+            mask = part if mask is None else mask * part
+    return mask
 
 
 def _labelled(labels: Tensor) -> Tensor:
@@ -122,23 +149,17 @@ class Step:
             self.drawn[name] = draw(self.rng(name))
         return self.drawn[name]
 
-    def population(self, kind: str, labelled: bool) -> tuple[Tensor | None, float]:
-        """The mask of the items that count in this micro-batch (None: all), and their number in the whole step."""
+    def population(self, kind: str, labelled: bool, group: str | None = None) -> tuple[Tensor | None, float]:
+        """The mask of the items that count in this micro-batch (None: all), and their number in the whole step.
+
+        See `items` for the arguments.
+        """
         if not self.counts:
             self.counts = count_items(self.batch)
-        batch, mask = self.batch, None
-        if kind == "token":
-            mask = batch.extra.get("mask")
-            if batch.weight is not None:
-                mask = batch.weight[:, None] if mask is None else mask * batch.weight[:, None]
-        else:
-            mask = batch.weight
-        if labelled:
-            if batch.labels is None:
-                return torch.zeros(()), 0.0
-            if self.counts.get(f"{kind}, labelled") == self.counts.get(kind):
-                return mask, self.counts.get(kind, 0.0)  # every item that counts has a label
-            valid = _labelled(batch.labels)
-            mask = valid if mask is None else valid * mask
-            kind += ", labelled"
-        return mask, self.counts.get(kind, 0.0)
+        if labelled and self.batch.labels is None:
+            return torch.zeros(()), 0.0
+        end = "" if group is None else f", {group}"
+        count = self.counts.get(f"{kind}{end}", 0.0)
+        if labelled and self.counts.get(f"{kind}, labelled{end}") != count:
+            return items(self.batch, kind, True, group), self.counts.get(f"{kind}, labelled{end}", 0.0)
+        return items(self.batch, kind, False, group), count  # unlabelled ones too, or every item has a label

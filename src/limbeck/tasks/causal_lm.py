@@ -18,13 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from limbeck.data.base import Batch, Data, Inputs, Part, TensorPart, TextPart
-from limbeck.data.language_pack import check_packed
+from limbeck.data.language_parts import PairPart
 from limbeck.errors import DataError, ModelError
 from limbeck.evaluation.modes import device_of, evaluating
 from limbeck.evaluation.tokens import TokenTally
 from limbeck.functional.core import UNLABELLED
 from limbeck.signals.blocks import Post
 from limbeck.signals.lazy import Lazy
+from limbeck.signals.scores import sequence_log_probabilities
 from limbeck.tasks.base import Task
 from limbeck.tasks.head import check_head, head_of
 from limbeck.tasks.text import tokenizer_of
@@ -60,7 +61,6 @@ class CausalLM(Task):
         from limbeck.data.tokenizer import as_tokenizer, texts_of
 
         if isinstance(spec, Data):
-            self._reads(spec.tokenizer)
             return spec
         spec = named_language(spec)
         found = None if tokenizer is None else as_tokenizer(tokenizer, lambda: texts_of(spec))
@@ -71,13 +71,8 @@ class CausalLM(Task):
                 "No model here brings a tokenizer, so that the texts cannot be read. Give tokenizer=, a folder or hub name, or "
                 "tokenizer=bpe:4096 to learn one from these texts."
             )
-        self._reads(found)
+        self.tokenizer, self.vocabulary = found, max(found.get_vocab().values()) + 1
         return load_language_data(spec, found, **options)
-
-    def _reads(self, tokenizer: Any) -> None:
-        """Take the data's tokenizer: for students made here, and for the number of tokens that count."""
-        if tokenizer is not None:
-            self.tokenizer, self.vocabulary = tokenizer, max(tokenizer.get_vocab().values()) + 1
 
     def view(self, batch: Batch, module: nn.Module | None, role: str) -> Inputs:
         """Token ids [batch, tokens] (with a mask, where there is padding), tokenized for this role if they are texts."""
@@ -135,7 +130,10 @@ class CausalLM(Task):
         return token_scores([(outputs, labels)])
 
     def measure(self, model: Any, part: Part, teacher: Any = None, batch_size: int = 16) -> dict[str, Any]:
-        """Scores of a model (a module or a teacher) on a part, and its agreement with a teacher, without whole logits."""
+        """Scores of a model (a module or a teacher) on a part, and its agreement with a teacher, without whole logits.
+
+        Of preference pairs the tokens of the chosen answers count, and how often these are likelier than the rejected ones.
+        """
         tally = TokenTally()
         with torch.no_grad(), self._resting(model), self._resting(teacher):
             for start in range(0, len(part), batch_size):
@@ -143,7 +141,11 @@ class CausalLM(Task):
                 if batch.labels is None:
                     raise DataError(f"The part {part.name!r} has no next tokens. Make it with token_part().")
                 theirs = None if teacher is None else self._logits(teacher, batch, "teacher")
-                tally_rows(tally, self._logits(model, batch, "student"), batch.labels, theirs)
+                ours, labels = self._logits(model, batch, "student"), batch.labels
+                if isinstance(part, PairPart):
+                    tally.add_pairs(*sequence_log_probabilities(ours, labels.to(ours.device)).view(-1, 2).unbind(1))
+                    labels = labels.masked_fill(batch.extra["rejected"][:, None], UNLABELLED)
+                tally_rows(tally, ours, labels, theirs)
         return {"scores": tally.scores(), "agreement": tally.agreement(), "reliability": tally.reliability()}
 
     def _logits(self, model: Any, batch: Batch, role: str) -> Any:
@@ -156,10 +158,7 @@ class CausalLM(Task):
         return evaluating(model) if isinstance(model, nn.Module) else nullcontext()
 
     def check(self, data: Data, models: dict[str, nn.Module]) -> None:
-        """Probe heads and packing; raise where a label is no token of a model, or the data are texts.
-
-        Of a stream it is the tokenizer that must know no token beyond the model's: its labels are not there yet.
-        """
+        """Probe every head; raise where a label is no token of a model, or the data are texts whose tokens are not known."""
         for part in data.parts.values():
             if isinstance(part, TextPart):
                 raise DataError(
@@ -168,9 +167,6 @@ class CausalLM(Task):
                 )
         labels = [part.labels for part in data.parts.values() if part.labels is not None and part.labels.numel()]
         most = max((int(some.max()) for some in labels), default=UNLABELLED)
-        if data.train.order == "stream":
-            most = max(most, (self.vocabulary or 0) - 1)
-        check_packed(data.parts.values(), models)
         for role, module in models.items():
             found = head_of(module)
             if found is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from limbeck.data.base import Data, Part, SubsetPart
+from limbeck.data.language_parts import PairPart
 from limbeck.errors import ArgumentError, DataError
 from limbeck.objectives.algebra import Objective
 from limbeck.signals.stages import stage_at
@@ -20,9 +21,8 @@ from limbeck.teachers.base import ModuleTeacher, Teacher, as_teacher
 from limbeck.teachers.live import Derived
 from limbeck.training.learner import Learner, View
 from limbeck.training.settings import Settings, setting_names
-from limbeck.training.sources import Source
+from limbeck.training.sources import PartSource, Source
 from limbeck.training.stage import Evaluation, Stage
-from limbeck.training.token_sources import source_of
 
 
 def reset(module: nn.Module, seed: int) -> nn.Module:
@@ -58,7 +58,8 @@ class Job:
               **settings: Any) -> Stage:  # fmt: skip
         """One training phase: the student learns `objective`, with more `learners` and `roles` where a system has them.
 
-        `part`: what it trains on (default: the train part). `settings` change this stage's settings only.
+        `part`: what it trains on (default: the train part; of preference pairs the chosen answers, where no term looks at
+        both). `settings` change this stage's settings only.
         """
         mine = self.settings.with_(**settings) if settings else self.settings
         mine = mine.with_(seed=derive(mine.seed, "stage", self.stages_made) % 2**62)
@@ -73,12 +74,20 @@ class Job:
         if len(every) != len(learners) + 1:
             raise ArgumentError(f"Two learners share a name: {['student', *(learner.name for learner in learners)]}.")
         if source is None:
-            source = source_of(part or self.data.train, mine, labelled_per_batch)
+            source = PartSource(
+                part or self._part(every.values()), mine.batch_size, accumulate=mine.accumulate, seed=mine.seed,
+                workers=mine.workers, labelled=labelled_per_batch,
+            )  # fmt: skip
         needed = {ref.role for learner in every.values() for ref in learner.needs()}
         for derived in [value for value in found.values() if isinstance(value, Derived)]:
             needed |= {ref.role for ref in derived.sources(["logits"])}
         found = {role: value for role, value in found.items() if role in needed}
         return Stage(every, source, self.task, mine, found, dict(views or {}), self.evaluation, name=name)
+
+    def _part(self, learners: Iterable[Learner]) -> Part:
+        part = self.data.train
+        paired = any(term.paired or term.group for learner in learners for term in learner.objective.terms)
+        return part.chosen() if isinstance(part, PairPart) and not paired else part
 
     def learner(self, name: str, objective: Objective, module: nn.Module | None = None, *,
                 copy_of: nn.Module | Teacher | None = None, **options: Any) -> Learner:  # fmt: skip
@@ -114,23 +123,50 @@ class Job:
         return stage_at(self.teacher.module, at)
 
     # what is at hand
+    def model(self, given: Any, role: str) -> Teacher | None:
+        """A model that a recipe's argument names, as a teacher: a module, a folder, a hub name; None for None."""
+        if given is None:
+            return None
+        from limbeck.teachers.load import load_model
+
+        found = load_model(given, data=self.data, task=self.task, role=role)
+        if isinstance(found, nn.Module):
+            self.task.check(self.data, {role: found})
+        return as_teacher(found)
+
+    def copy_of_teacher(self) -> nn.Module:
+        """A copy of the teacher, to be trained further. Raises ArgumentError where it is no module."""
+        if not isinstance(self.teacher, ModuleTeacher):
+            raise ArgumentError(
+                "This recipe trains a copy of the teacher, and the teacher here is no module. Give teacher= as a model, or "
+                "the models that the recipe would make of it."
+            )
+        return copy.deepcopy(self.teacher.module).requires_grad_(True)
+
     def labelled(self) -> Part:
         """The training samples that have a label."""
-        kinds = self.data.train.kinds()
-        if kinds == {"labels"}:
+        known = self.data.train.is_labelled()
+        if bool(known.all()):
             return self.data.train
-        if "labels" not in kinds:
+        if not bool(known.any()):
             raise DataError(f"No training sample of {self.data.name!r} has a label, and this needs labels.")
-        return SubsetPart(self.data.train, self.data.train.is_labelled().nonzero()[:, 0], "labelled")
+        return SubsetPart(self.data.train, known.nonzero()[:, 0], "labelled")
 
     def has(self) -> set[str]:
-        """What there is to learn from: "logits" (a teacher), "features" (its module), "labels", "unlabelled"."""
+        """What there is to learn from: "logits" (a teacher), "features" (its module), "labels", "unlabelled", "preferences"."""
         found = set()
         if self.teacher is not None:
             found.add("logits")
             if isinstance(self.teacher, ModuleTeacher) or self.teacher.stored:
                 found.add("features")
-        return found | self.data.train.kinds()
+        known = self.data.train.is_labelled()
+        if bool(known.any()):
+            found.add("labels")
+        if not bool(known.all()):
+            found.add("unlabelled")
+        if isinstance(self.data.train, PairPart):
+            found.add("preferences")
+        return found
 
 
 def split_arguments(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

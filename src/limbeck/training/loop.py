@@ -282,7 +282,9 @@ class Loop:
         each = [count_items(batch) for batch in batches]
         if len(each) == 1 and self.processes == 1:
             return each[0], [1.0]
-        keys = ("sample", "token", "sample, labelled", "token, labelled")
+        # every process has the same keys, whatever it found: those of its parts of the same data
+        keys = ["sample", "token", "sample, labelled", "token, labelled"]
+        keys += [f"{key}, {name}" for name in sorted(batches[0].groups()) for key in list(keys)]
         local = torch.tensor([sum(counts.get(key, 0.0) for counts in each) for key in keys], dtype=torch.float64)
         if self.processes > 1:
             local = self.accelerator.reduce(local.to(self.device), "sum").cpu()
