@@ -14,7 +14,16 @@ from torch import nn
 
 from limbeck.config import name_of, plain
 from limbeck.data.base import Data
-from limbeck.errors import ArgumentError, DivergedError, Interrupted, LimbeckError, ModelError, RunError, nearest
+from limbeck.errors import (
+    ArgumentError,
+    DataError,
+    DivergedError,
+    Interrupted,
+    LimbeckError,
+    ModelError,
+    RunError,
+    nearest,
+)
 from limbeck.recipes.registry import Bound, as_bound
 from limbeck.run import Record, Run, check_exports, load_record
 from limbeck.signals.step import derive
@@ -27,7 +36,8 @@ from limbeck.trial import Trial
 
 DATA_OPTIONS = (
     "label", "text", "features", "target", "labelled", "valid", "test", "unlabelled", "augment", "image_size",
-    "tokenizer", "length", "pack", "prompt", "response", "messages", "stream",  # of texts for language models
+    # of texts for language models
+    "tokenizer", "length", "long", "pack", "prompt", "response", "messages", "template", "stream", "buffer",
 )  # fmt: skip
 
 
@@ -143,7 +153,7 @@ def prepare(recipe: Any = None, *, teacher: Any = None, student: Any = None, dat
     first = make(derive(settings.get("seed", 0), "student", 0) % 2**31)
     defaults = _defaults(given, first, settings)
     job = Job(
-        the_task, given, first, the_teacher, Settings().with_(**{**defaults, **settings}), make_student=make
+        the_task, given, first, the_teacher, Settings().with_(**{**settings, **defaults}), make_student=make
     )  # fmt: skip
     job.evaluation = _evaluation(job)
     asked = next((f"{name}={settings[name]!r}" for name in ("patience", "best") if settings.get(name)), None)
@@ -223,10 +233,15 @@ def default_student(data: Data, teacher: Any = None) -> str:
 
 
 def _defaults(data: Data, student: nn.Module, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Length and rate that suit the student, where the user says nothing: about 2,000 steps; 3 epochs for encoders."""
+    """Length and rate that suit the student, where the user says nothing: about 2,000 steps, 3 epochs if pretrained."""
     encoder = hasattr(student, "config") and not hasattr(student, "limbeck_fresh")
-    found: dict[str, Any] = {"learning_rate": 5e-5, "clip": 1.0} if encoder else {}
-    if not any(settings.get(name) for name in ("epochs", "steps", "samples", "tokens")):
+    usual: dict[str, Any] = {"learning_rate": 5e-5, "clip": 1.0} if encoder else {}
+    found = {name: value for name, value in usual.items() if name not in settings}
+    if any(settings.get(name) for name in ("epochs", "steps", "samples", "tokens")):
+        return found
+    if data.train.order == "stream":
+        found["steps"] = 2000
+    else:
         size = settings.get("batch_size", 64)
         steps = 1 if size == "all" else math.ceil(len(data.train) / int(size))
         found["epochs"] = 3 if encoder else min(100, max(5, round(2000 / steps)))
@@ -258,6 +273,11 @@ def _check(bound: Bound, job: Job, teacher: nn.Module | None) -> None:
     for need in bound.recipe.needs:
         if need not in have:
             raise ArgumentError(f"The recipe {bound.recipe.name!r} cannot be used here: {ways[need]}")
+    if not any(len(part) for part in job.data.parts.values()):
+        raise DataError(
+            f"{job.data.train.describe()}, and nothing beside it to score the student on. Give valid=100 (records cut from "
+            "its beginning), or a file named valid or test."
+        )
     models = {"student": job.student} | ({"teacher": teacher} if teacher is not None else {})
     job.task.check(job.data, models)
     if job.teacher is not None:

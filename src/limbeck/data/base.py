@@ -96,6 +96,7 @@ class Part:
     ids: Tensor
     labels: Tensor | None = None
     augmentation: Augmentation | None = None
+    order = "any"  # in which it is read for training: "any", rows of like "length" together, or as a "stream"
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -134,6 +135,15 @@ class Part:
         if self.labels is None:
             return torch.zeros(len(self), dtype=torch.bool)
         return ~self.labels.isnan() if self.labels.is_floating_point() else self.labels != UNLABELLED
+
+    def kinds(self) -> set[str]:
+        """Which kinds of samples there are: "labels", "unlabelled", "preferences"."""
+        known = self.is_labelled()
+        return {kind for kind, some in (("labels", known), ("unlabelled", ~known)) if bool(some.any())}
+
+    def describe(self) -> str:
+        """What it is, in a few words that are the same for the same samples."""
+        return f"{self.name}: {len(self)} samples"
 
 
 class TensorPart(Part):
@@ -198,12 +208,13 @@ class Data:
     """
 
     name: str
-    kind: str  # "table", "image", "text", "other"
+    kind: str  # "table", "image", "text", "tokens", "other"
     parts: dict[str, Part]
     target: str = "classes"
     classes: list[str] | None = None
     features: list[str] | None = None
     about: dict[str, Any] = field(default_factory=dict)
+    tokenizer: Any = None  # of token rows: what made them
 
     @property
     def train(self) -> Part:

@@ -39,6 +39,8 @@ def fingerprint_part(part: Part, *, labels: bool = True) -> str:
     """sha256 over the ids, inputs (without augmentation) and, unless told not to, labels of a part."""
     digest = hashlib.sha256()
     _feed(digest, part.ids)
+    if part.order == "stream":  # it is not read to its end to know it
+        _feed(digest, part.describe())
     if labels and part.labels is not None:
         _feed(digest, part.labels)
     for start in range(0, len(part), CHUNK):

@@ -101,7 +101,7 @@ def load_language_data(spec: Any, tokenizer: Any, *, length: int | None = None, 
         "statistics": builder.statistics, "left_out": builder.left_out, "warnings": builder.warnings,
         "tokenizer": kind, "content": _content(kind, builder.parts, described),
     }  # fmt: skip
-    return Data(_short(spec), "tokens", parts, "none", about=about)
+    return Data(_short(spec), "tokens", parts, "none", about=about, tokenizer=tokenizer)
 
 
 @dataclass

@@ -50,6 +50,10 @@ class TokenRows(Part):
         return len(self.firsts) - 1
 
     @property
+    def order(self) -> str:  # type: ignore[override]
+        return "any" if self.even else "length"
+
+    @property
     def labels(self) -> Tensor | None:  # type: ignore[override]
         """[rows, width] int64, made when it is asked for."""
         return (
@@ -133,6 +137,9 @@ class PairPart(Part):
 
     def is_labelled(self) -> Tensor:
         return torch.ones(len(self), dtype=torch.bool)
+
+    def kinds(self) -> set[str]:
+        return {"labels", "preferences"}
 
     def chosen(self) -> TokenRows:
         """The chosen answers alone, one a row: what plain objectives learn from."""

@@ -74,6 +74,8 @@ class TokenStream(Part):
     `without`: places of records that are left out, those of the validation part. Ids of rows count up.
     """
 
+    order = "stream"
+
     def __init__(self, files: Sequence[Path], encoder: Encoder, *, packed: bool = True, seed: int = 0, buffer: int = 4096,
                  without: frozenset[Place] | set[Place] = frozenset(), shuffle: bool = True, even: bool = False,
                  name: str = "train"):  # fmt: skip
@@ -87,10 +89,13 @@ class TokenStream(Part):
             f"The part {self.name!r} is a stream: it has no rows to ask for. Train with TokenSource(part, ...)."
         )
 
+    def kinds(self) -> set[str]:
+        return {"labels"}  # records without anything to predict are left out
+
     def describe(self) -> str:
-        how = "packed" if self.packed else "padded"
-        return (f"{self.name}: a stream of {len(self.files)} files, {self.buffer} records at a time, {how} to "
-                f"{self.encoder.length} tokens, seed {self.seed}")  # fmt: skip
+        how, size = "packed" if self.packed else "padded", sum(file.stat().st_size for file in self.files)
+        return (f"{self.name}: a stream of {len(self.files)} files ({size:,} bytes), {self.buffer} records at a time, {how} "
+                f"to {self.encoder.length} tokens, seed {self.seed}")  # fmt: skip
 
     def open(self, batch_size: int, state: Mapping[str, Any] | None = None, passes: int | None = None) -> StreamReader:
         """Batches of `batch_size` rows from the start, or from the `state` of a reader; endless, or for some `passes`."""

@@ -49,12 +49,16 @@ def model_record(name: str, role: str, models: Sequence[Any], job: Job, part: st
     return record, kept, results[0]["confusion"]
 
 
+def sample_counts(data: Data) -> dict[str, int]:
+    """How many samples each part has, labelled and unlabelled ones of training apart; of a stream nobody knows."""
+    known = data.train.is_labelled()
+    train = {"train, labelled": int(known.sum()), "train, unlabelled": int((~known).sum())} if len(known) else {}
+    return {**train, **{name: len(part) for name, part in data.parts.items() if name != "train"}}
+
+
 def describe_data(data: Data, part: str) -> Record:
     """The data as a report shows them: kind, classes, counts of labelled and unlabelled samples, how they were split."""
-    known = data.train.is_labelled()
-    counts = {name: len(value) for name, value in data.parts.items() if name != "train"}
     return {
-        **data.about, "name": data.name, "kind": data.kind, "classes": data.classes,
-        "counts": {"train, labelled": int(known.sum()), "train, unlabelled": int((~known).sum()), **counts},
+        **data.about, "name": data.name, "kind": data.kind, "classes": data.classes, "counts": sample_counts(data),
         "scored on": part,
     }  # fmt: skip

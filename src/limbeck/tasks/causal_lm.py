@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from limbeck.data.base import Batch, Data, Inputs, Part, TensorPart, TextPart
+from limbeck.data.language_pack import check_packed
 from limbeck.data.language_parts import PairPart
 from limbeck.errors import DataError, ModelError
 from limbeck.evaluation.modes import device_of, evaluating
@@ -61,6 +62,7 @@ class CausalLM(Task):
         from limbeck.data.tokenizer import as_tokenizer, texts_of
 
         if isinstance(spec, Data):
+            self._reads(spec.tokenizer)
             return spec
         spec = named_language(spec)
         found = None if tokenizer is None else as_tokenizer(tokenizer, lambda: texts_of(spec))
@@ -71,8 +73,13 @@ class CausalLM(Task):
                 "No model here brings a tokenizer, so that the texts cannot be read. Give tokenizer=, a folder or hub name, or "
                 "tokenizer=bpe:4096 to learn one from these texts."
             )
-        self.tokenizer, self.vocabulary = found, max(found.get_vocab().values()) + 1
+        self._reads(found)
         return load_language_data(spec, found, **options)
+
+    def _reads(self, tokenizer: Any) -> None:
+        """Take the data's tokenizer: for students made here, and for the number of tokens that count."""
+        if tokenizer is not None:
+            self.tokenizer, self.vocabulary = tokenizer, max(tokenizer.get_vocab().values()) + 1
 
     def view(self, batch: Batch, module: nn.Module | None, role: str) -> Inputs:
         """Token ids [batch, tokens] (with a mask, where there is padding), tokenized for this role if they are texts."""
@@ -158,7 +165,10 @@ class CausalLM(Task):
         return evaluating(model) if isinstance(model, nn.Module) else nullcontext()
 
     def check(self, data: Data, models: dict[str, nn.Module]) -> None:
-        """Probe every head; raise where a label is no token of a model, or the data are texts whose tokens are not known."""
+        """Probe heads and packing; raise where a label is no token of a model, or the data are texts.
+
+        Of a stream it is the tokenizer that must know no token beyond the model's: its labels are not there yet.
+        """
         for part in data.parts.values():
             if isinstance(part, TextPart):
                 raise DataError(
@@ -167,6 +177,9 @@ class CausalLM(Task):
                 )
         labels = [part.labels for part in data.parts.values() if part.labels is not None and part.labels.numel()]
         most = max((int(some.max()) for some in labels), default=UNLABELLED)
+        if data.train.order == "stream":
+            most = max(most, (self.vocabulary or 0) - 1)
+        check_packed(data.parts.values(), models)
         for role, module in models.items():
             found = head_of(module)
             if found is None:

@@ -21,8 +21,9 @@ from limbeck.teachers.base import ModuleTeacher, Teacher, as_teacher
 from limbeck.teachers.live import Derived
 from limbeck.training.learner import Learner, View
 from limbeck.training.settings import Settings, setting_names
-from limbeck.training.sources import PartSource, Source
+from limbeck.training.sources import Source
 from limbeck.training.stage import Evaluation, Stage
+from limbeck.training.token_sources import source_of
 
 
 def reset(module: nn.Module, seed: int) -> nn.Module:
@@ -74,10 +75,7 @@ class Job:
         if len(every) != len(learners) + 1:
             raise ArgumentError(f"Two learners share a name: {['student', *(learner.name for learner in learners)]}.")
         if source is None:
-            source = PartSource(
-                part or self._part(every.values()), mine.batch_size, accumulate=mine.accumulate, seed=mine.seed,
-                workers=mine.workers, labelled=labelled_per_batch,
-            )  # fmt: skip
+            source = source_of(part or self._part(every.values()), mine, labelled_per_batch)
         needed = {ref.role for learner in every.values() for ref in learner.needs()}
         for derived in [value for value in found.values() if isinstance(value, Derived)]:
             needed |= {ref.role for ref in derived.sources(["logits"])}
@@ -145,12 +143,12 @@ class Job:
 
     def labelled(self) -> Part:
         """The training samples that have a label."""
-        known = self.data.train.is_labelled()
-        if bool(known.all()):
+        kinds = self.data.train.kinds()
+        if kinds == {"labels"}:
             return self.data.train
-        if not bool(known.any()):
+        if "labels" not in kinds:
             raise DataError(f"No training sample of {self.data.name!r} has a label, and this needs labels.")
-        return SubsetPart(self.data.train, known.nonzero()[:, 0], "labelled")
+        return SubsetPart(self.data.train, self.data.train.is_labelled().nonzero()[:, 0], "labelled")
 
     def has(self) -> set[str]:
         """What there is to learn from: "logits" (a teacher), "features" (its module), "labels", "unlabelled", "preferences"."""
@@ -159,14 +157,7 @@ class Job:
             found.add("logits")
             if isinstance(self.teacher, ModuleTeacher) or self.teacher.stored:
                 found.add("features")
-        known = self.data.train.is_labelled()
-        if bool(known.any()):
-            found.add("labels")
-        if not bool(known.all()):
-            found.add("unlabelled")
-        if isinstance(self.data.train, PairPart):
-            found.add("preferences")
-        return found
+        return found | self.data.train.kinds()
 
 
 def split_arguments(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from limbeck.evaluation.record import sample_counts
 from limbeck.training.execute import Plan
 from limbeck.training.loop import Loop
 from limbeck.training.stage import Stage
@@ -30,7 +31,6 @@ def rehearse(plan: Plan, job: Job, times: int = 1) -> dict[str, Any]:
     seconds, activations = _steps(loop)
     for name, learner in loop.learners.items():
         learner.load_state_dict(before[name])
-    known = job.data.train.is_labelled()
     groups = {
         name: [
             {"parameters": sum(p.numel() for p in group["params"]), "rate": group["initial_lr"],
@@ -55,8 +55,7 @@ def rehearse(plan: Plan, job: Job, times: int = 1) -> dict[str, Any]:
         "objective": str(next(iter(loop.learners.values())).objective), "stage": stage.describe(),
         "stages": "1" if isinstance(plan, Stage) else "several: later ones depend on the results of earlier ones",
         "shapes": loop.probed.shapes, "parameter_groups": groups,
-        "samples": {"labelled": int(known.sum()), "unlabelled": int((~known).sum()),
-                    **{name: len(part) for name, part in job.data.parts.items() if name != "train"}},
+        "samples": {name.removeprefix("train, "): count for name, count in sample_counts(job.data).items()},
         "steps": loop.total, "seconds_per_step": round(seconds, 6), "trainings": times,
         "estimated_seconds": None if loop.total is None else round(seconds * loop.total * times, 1),
         "estimated_bytes": {"teachers": teachers, "weights": weights, "gradients": weights, "optimizer": states,

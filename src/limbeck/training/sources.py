@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from limbeck.data.base import Batch, Part
 from limbeck.errors import ArgumentError, DataError
 from limbeck.signals.step import derive
+
+if TYPE_CHECKING:
+    from limbeck.training.settings import Settings
 
 Models = Mapping[str, nn.Module]
 
@@ -83,8 +86,14 @@ class PartSource(Source):
             -(-len(part) // self.size) if labelled is None else -(-len(self._unknown) // (self.size - labelled))
         )
 
+    @classmethod
+    def of(cls, part: Part, settings: Settings, labelled: int | None = None) -> Source:
+        """Read a part as the settings say."""
+        return cls(part, settings.batch_size, accumulate=settings.accumulate, seed=settings.seed,
+                   workers=settings.workers, labelled=labelled)  # fmt: skip
+
     def describe(self) -> str:
-        return f"{self.part.name}: {len(self.part)} samples, {self.size} a step"
+        return f"{self.part.describe()}, {self.size} a step"
 
     def positions(self, number: int) -> Tensor:
         """The samples of the whole batch of step `number`, over all processes."""

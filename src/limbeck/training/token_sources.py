@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from limbeck.data.base import Batch
+from limbeck.data.base import Batch, Part
 from limbeck.data.language_parts import TokenRows
 from limbeck.data.language_stream import TokenStream
 from limbeck.errors import ArgumentError
 from limbeck.signals.step import derive
 from limbeck.training.sources import Models, PartSource, Source
+
+if TYPE_CHECKING:
+    from limbeck.training.settings import Settings
+
+
+def source_of(part: Part, settings: Settings, labelled: int | None = None) -> Source:
+    """The source that reads a part in the order that it asks for (`Part.order`).
+
+    `labelled`: how many samples of each batch have a label, as `PartSource` takes it; such batches are not sorted by length.
+    """
+    readers: dict[str, type[PartSource] | type[TokenSource]] = {
+        "any": PartSource, "length": PartSource if labelled is not None else LengthSource, "stream": TokenSource,
+    }  # fmt: skip
+    return readers[part.order].of(part, settings, labelled)
 
 
 class LengthSource(PartSource):
@@ -59,6 +73,21 @@ class TokenSource(Source):
         self.stream, self.size, self.accumulate = stream, batch_size, accumulate
         self.rank, self.processes = 0, 1
         self._state: dict[str, Any] | None = None
+
+    @classmethod
+    def of(cls, part: Part, settings: Settings, labelled: int | None = None) -> Source:
+        """Read a stream as the settings say. Raises ArgumentError for what only parts with a length can do."""
+        refused = {
+            "batch_size": settings.batch_size == "all",
+            "workers": settings.workers,
+            "labelled_per_batch": labelled,
+        }
+        for name in [name for name, given in refused.items() if given]:
+            raise ArgumentError(
+                f"{name}={getattr(settings, name, labelled)!r}: {part.name!r} is a stream, which is read in order and never "
+                f"held whole. Leave {name} out, or load the data with stream=False."
+            )
+        return cls(part, int(settings.batch_size), accumulate=settings.accumulate)  # type: ignore[arg-type]
 
     def describe(self) -> str:
         return f"{self.stream.describe()}; {self.size} rows a step"

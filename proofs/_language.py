@@ -1,0 +1,175 @@
+"""The bench of the language proofs: real text (tiny-lm), checked reasoning (tiny-reason), an exact truth (oracle-markov).
+
+Teachers are trained once and kept in runs/proofs, by their settings; a changed setting trains a new one.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import random
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import limbeck as lb
+from limbeck.data.base import Data
+from limbeck.data.language import load_language_data
+from limbeck.data.language_named import named_language
+from limbeck.data.language_parts import TokenRows
+from limbeck.data.language_tokens import Document
+from limbeck.data.splits import take
+from limbeck.data.tokenizer import train_tokenizer
+from limbeck.students.declare import seeded
+from limbeck.tasks import resolve
+from limbeck.teachers.load import load_model
+
+torch.set_num_threads(1)
+KEPT = Path(__file__).resolve().parents[1] / "runs" / "proofs"
+
+
+def trained(recipe: Any, *, seed: int, data: Data, **options: Any) -> lb.Run:
+    """One run in memory, without measuring cost. `seed` moves the student's weights and the order of the batches."""
+    return lb.distill(recipe, data=data, seed=seed, task="causal_lm", measure=False, progress=False, **options)  # type: ignore[return-value]
+
+
+def score(run: lb.Run, name: str = "nll", role: str = "student") -> float:
+    """A score of the run on its test part: nats per token for "nll" and "kl_to_teacher", percent for shares."""
+    model = next(model for model in run.record["models"] if model["role"] == role)
+    value = {**model["scores"], **model["agreement"]}[name]["mean"]
+    return value if name in ("nll", "kl_to_teacher", "perplexity") else 100 * value
+
+
+def kept(name: str, data: Data, student: Any, **options: Any) -> nn.Module:
+    """A model trained on the data alone, from runs/proofs when it has been trained before with the same settings."""
+    about = json.dumps([data.fingerprint(), str(student), options], sort_keys=True, default=str)
+    folder = KEPT / f"{name}-{hashlib.sha256(about.encode()).hexdigest()[:10]}"
+    if not (folder / "report.json").exists():
+        given = {"overwrite": True} if (folder / "run.json").exists() else {}
+        lb.distill("alone", data=data, student=student, task="causal_lm", out=folder, measure=False, progress=False,
+                   **given, **options)  # fmt: skip
+    return load_model(str(folder), task=resolve("causal_lm"))  # type: ignore[return-value]
+
+
+# tiny-lm: next tokens of real text
+LENGTH = 128
+BUDGET = {"steps": 300, "batch_size": 8, "learning_rate": 3e-3, "clip": 1.0, "best": "last", "evaluate_every": 1000}
+
+
+@functools.cache
+def tiny_lm(name: str = "wikitext2_small", share: float = 1.0, symbols: int = 512, seed: int = 0) -> Data:
+    """Packed rows of 128 tokens of a tokenizer of `symbols`, with a `share` of the training texts: train and test.
+
+    The tokenizer is learnt from all training texts, so that rows of different shares are of the same tokens.
+    """
+    splits = named_language(name)
+    tokenizer = train_tokenizer(splits["train"], symbols)
+    texts = list(splits["train"])
+    random.Random(seed).shuffle(texts)
+    some = {"train": texts[: max(1, round(share * len(texts)))], "test": splits["test"]}
+    data = load_language_data(some, tokenizer, length=LENGTH, valid=0.0)
+    rows = data.parts["test"]
+    data.parts["test"] = take(rows, torch.arange(min(100, len(rows))), "test")
+    return data
+
+
+def tiny_teacher(name: str = "wikitext2_small", layers: int = 3, width: int = 96, steps: int = 800) -> nn.Module:
+    """A teacher trained on all texts; about a minute on one core the first time."""
+    options = {**BUDGET, "steps": steps}
+    return kept(f"tiny-lm-{name}-{layers}x{width}", tiny_lm(name), f"decoder:{layers},{width}", **options)
+
+
+# tiny-reason: sums with their carries written out, and an exact checker
+DIGITS = 2
+
+
+def problem(a: int, b: int) -> dict[str, str]:
+    """One sum with its chain of thought, lowest digit first: "47+85=" and "7+5+0=12;4+8+1=13;132"."""
+    steps, carry, x, y = [], 0, a, b
+    while x or y or not steps:
+        total = x % 10 + y % 10 + carry
+        steps.append(f"{x % 10}+{y % 10}+{carry}={total}")
+        x, y, carry = x // 10, y // 10, total // 10
+    return {"prompt": f"{a}+{b}=", "response": ";".join([*steps, str(a + b)])}
+
+
+def check(prompt: str, answer: str, reference: str | None = None) -> float:
+    """1.0 where the last number of the answer is the sum that the prompt asks for."""
+    asked = re.fullmatch(r"\s*(\d+)\+(\d+)=\s*", prompt)
+    assert asked is not None, prompt
+    return float(answer.strip().rsplit(";", 1)[-1] == str(int(asked[1]) + int(asked[2])))
+
+
+@functools.cache
+def tiny_reason(number: int = 4000, seed: int = 0, chain: bool = True) -> Data:
+    """`number` training sums and 200 test sums of numbers below 100 that share no pair; tokens are characters (bytes).
+
+    Without `chain` the answers are the sums alone.
+    """
+    pairs = [(a, b) for a in range(10**DIGITS) for b in range(10**DIGITS)]
+    random.Random(seed).shuffle(pairs)
+    made = [problem(a, b) for a, b in pairs[: number + 200]]
+    if not chain:
+        made = [{**one, "response": one["response"].rsplit(";", 1)[-1]} for one in made]
+    tokenizer = train_tokenizer(["0123456789+=;"], 261)
+    splits = {"train": made[:-200], "test": made[-200:]}
+    return load_language_data(splits, tokenizer, length=48, valid=0.0, template="plain", join="", pack=False)
+
+
+REASON = {"steps": 800, "batch_size": 64, "learning_rate": 3e-3, "clip": 1.0, "best": "last", "evaluate_every": 10_000}
+
+
+def reason_teacher(layers: int = 2, width: int = 96, **options: Any) -> nn.Module:
+    """A teacher of sums."""
+    data = tiny_reason()
+    return kept(f"tiny-reason-{layers}x{width}", data, f"decoder:{layers},{width}", **{**REASON, **options})
+
+
+# oracle-markov: a truth whose probabilities are known
+class Oracle:
+    """A random Markov chain of the second order over `symbols` tokens; token 0 begins every sequence.
+
+    `table` [symbols, symbols, symbols]: the probabilities of the next token after two, of a Dirichlet of `concentration`.
+    """
+
+    def __init__(self, symbols: int = 16, concentration: float = 0.3, seed: int = 0):
+        self.symbols = symbols
+        draw = torch.Generator().manual_seed(seed)
+        gamma = torch._standard_gamma(torch.full((symbols,) * 3, concentration, dtype=torch.float64), draw)
+        gamma[..., 0] = 0  # the beginning never comes again
+        self.table = gamma / gamma.sum(-1, keepdim=True)
+
+    def sample(self, number: int, length: int, seed: int) -> Tensor:
+        """Sequences [number, length] int64."""
+        draw, rows = torch.Generator().manual_seed(seed), torch.zeros(number, length, dtype=torch.int64)
+        for position in range(1, length):
+            before = rows[:, position - 2] if position > 1 else rows[:, 0]
+            rows[:, position] = torch.multinomial(self.table[before, rows[:, position - 1]], 1, generator=draw)[:, 0]
+        return rows
+
+    def log_probabilities(self, rows: Tensor) -> Tensor:
+        """Of every next token, log p [number, length, symbols]: what a model's logits at these places should say."""
+        before = torch.cat([rows[:, :1], rows[:, :-1]], 1)
+        return self.table[before, rows].log()
+
+    def data(self, parts: dict[str, Tensor]) -> Data:
+        """Parts of sequences: every token but the first is to be predicted."""
+        made: dict[str, Any] = {}
+        for number, (name, rows) in enumerate(parts.items()):
+            documents = [Document.of(row, 1) for row in rows.tolist()]
+            ids = torch.arange(len(rows)) + 1_000_000 * number
+            made[name] = TokenRows(name, documents, range(len(rows)), ids=ids, padding=0, even=True)
+        return Data("oracle-markov", "tokens", made, "none")
+
+    def model(self, layers: int = 1, width: int = 64, seed: int = 0) -> nn.Module:
+        """A small Llama over the oracle's tokens."""
+        from transformers import LlamaConfig, LlamaForCausalLM
+
+        config = LlamaConfig(vocab_size=self.symbols, hidden_size=width, intermediate_size=2 * width, num_hidden_layers=layers,
+                             num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=128)  # fmt: skip
+        with seeded(seed):
+            return LlamaForCausalLM(config)
