@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from limbeck.errors import (
 from limbeck.recipes.registry import Bound, as_bound
 from limbeck.run import Record, Run, check_exports, load_record
 from limbeck.signals.step import derive
+from limbeck.students.adapters import Lora, add_adapters, as_lora, merged
 from limbeck.tasks import Task, resolve
 from limbeck.teachers.base import as_teacher
 from limbeck.training.folder import RunFolder, main_process
@@ -50,12 +52,13 @@ class Prepared:
     make_student: Callable[[int], nn.Module]
     config: dict[str, Any]
     warnings: list[str]
+    lora: Lora | None = None
 
 
 def distill(recipe: Any = None, *, teacher: Any = None, student: Any = None, data: Any, out: str | Path | None = None,
             task: str | Task | None = None, seeds: int = 1, baseline: str | None = None, resume: bool = False,
             overwrite: bool = False, dry_run: bool = False, export: str | Sequence[str] = (), track: str | None = None,
-            progress: bool | None = None, measure: bool = True, **options: Any) -> Run | Record:  # fmt: skip
+            progress: bool | None = None, measure: bool = True, lora: Any = None, **options: Any) -> Run | Record:  # fmt: skip
     """Train a small student from a teacher and data, measure both, and write a report.
 
     `recipe`: a name, `lb.recipes.dist(beta=2.0)`, or None for the task's default. `teacher`: a module, a folder or hub
@@ -64,7 +67,8 @@ def distill(recipe: Any = None, *, teacher: Any = None, student: Any = None, dat
     `limbeck.data.load_data`, whose options (label=, text=, labelled=, ...) go in here too.
     `out`: the run's folder; without one nothing is written. `seeds`: how many times all is trained, with other seeds.
     `baseline="alone"`: also train the same student without a teacher, for the same number of updates (doubles the
-    time). `dry_run`: say what would be done (shapes, parameters, time, memory) and train nothing.
+    time). `lora`: a rank, or options (see `limbeck.students.adapters.Lora`), to train adapters of a pretrained student and
+    leave its weights as they are. `dry_run`: say what would be done (shapes, parameters, time, memory) and train nothing.
     All other options are settings of the training (epochs=, batch_size=, learning_rate=, ...; see `Settings`) or
     arguments of the recipe.
 
@@ -76,7 +80,7 @@ def distill(recipe: Any = None, *, teacher: Any = None, student: Any = None, dat
     if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
         raise ArgumentError(f"seeds={seeds!r}: expected a whole number of 1 or more.")
     exports = check_exports([export] if isinstance(export, str) else export, out)
-    prepared = prepare(recipe, teacher=teacher, student=student, data=data, task=task, **options)
+    prepared = prepare(recipe, teacher=teacher, student=student, data=data, task=task, lora=lora, **options)
     job = prepared.job
     asked = {"seeds": seeds, "baseline": baseline}
     config = {**prepared.config, **{key: value for key, value in asked.items() if value not in (None, 1)}}
@@ -95,6 +99,8 @@ def distill(recipe: Any = None, *, teacher: Any = None, student: Any = None, dat
     try:
         students, results, curves = trial.train(seeds)
         alone = trial.train_alone(seeds, sum(result.steps for result in results)) if baseline else []
+        if prepared.lora and prepared.lora.merge:
+            students, alone = ([merged(module) for module in found] for found in (students, alone))
         if not main_process():  # the first process measures and writes
             return Run(students[0], {"verdict": "", "models": []}, task=job.task, data=job.data)
         record = trial.record(students, alone, measure) | curves
@@ -118,13 +124,14 @@ def distill(recipe: Any = None, *, teacher: Any = None, student: Any = None, dat
     return run
 
 
-def prepare(recipe: Any = None, *, teacher: Any = None, student: Any = None, data: Any, task: Any = None,
+def prepare(recipe: Any = None, *, teacher: Any = None, student: Any = None, data: Any, task: Any = None, lora: Any = None,
             **options: Any) -> Prepared:  # fmt: skip
     """Load and check everything that `distill` needs; raises before anything is trained."""
     from limbeck.data import load_data
     from limbeck.teachers.load import load_model
 
     bound, settings, data_options = _sort(recipe, task, options)
+    adapters = as_lora(lora)
     seed = settings.get("seed", 0)
     the_task = _task_before_data(task, bound, teacher, student)
     model = None
@@ -150,6 +157,8 @@ def prepare(recipe: Any = None, *, teacher: Any = None, student: Any = None, dat
             "Teacher and student are the same module, which would chase itself. To teach a copy: teacher=copy.deepcopy(module)."
         )
     make = _student_maker(student, given, the_task, model)
+    if adapters is not None:
+        make = _adapted(make, adapters, student, the_task)
     first = make(derive(settings.get("seed", 0), "student", 0) % 2**31)
     defaults = _defaults(given, first, settings)
     job = Job(
@@ -163,8 +172,9 @@ def prepare(recipe: Any = None, *, teacher: Any = None, student: Any = None, dat
     config = {
         "recipe": bound.recipe.name, "arguments": bound.arguments, "teacher": name_of(teacher), "student": name_of(student),
         "data": name_of(data), "task": the_task.name, **data_options, **settings,
+        **({} if adapters is None else {"lora": asdict(adapters)}),
     }  # fmt: skip
-    return Prepared(bound, job, make, plain(config), list(given.about.get("warnings", [])))
+    return Prepared(bound, job, make, plain(config), list(given.about.get("warnings", [])), adapters)
 
 
 def _sort(recipe: Any, task: Any, options: Mapping[str, Any]) -> tuple[Bound | None, dict[str, Any], dict[str, Any]]:
@@ -218,6 +228,24 @@ def _student_maker(student: Any, data: Data, task: Task, teacher: Any) -> Callab
         return again
     spec = student if student is not None else default_student(data, teacher)
     return lambda seed: build_student(spec, data, task, teacher, seed)
+
+
+def _adapted(make: Callable[[int], nn.Module], lora: Lora, student: Any, task: Task) -> Callable[[int], nn.Module]:
+    """A maker of students with adapters: those of a module all have its weights."""
+    from limbeck.students.build import names_model
+
+    source = student if names_model(student) else None
+    own: list[Any] = []
+
+    def adapted(seed: int) -> nn.Module:
+        if not isinstance(student, nn.Module):
+            return add_adapters(make(seed), lora, task.name, seed, source)
+        base = copy.deepcopy(own[0]).unload() if own else student
+        found = add_adapters(base, lora, task.name, seed)
+        own[:] = own or [found]
+        return found
+
+    return adapted
 
 
 def default_student(data: Data, teacher: Any = None) -> str:

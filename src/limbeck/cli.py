@@ -113,7 +113,8 @@ def distill(words: Words = None, config: Config = None, json_: Json = False,
     **limbeck distill [RECIPE] teacher=... student=... data=... out=runs/x**
 
     - teacher: a saved-module folder, a Transformers folder or hub name, timm:NAME, a run folder, a signal store
-    - student: mlp:64, cnn:16, resnet:20, bag, shrink(depth=2,width=0.5), or a folder; without one, a small one that fits
+    - student: mlp:64, cnn:16, resnet:20, bag, shrink(depth=2,width=0.5), or a folder; without one, a small one that fits;
+      lora=16 to train adapters of a pretrained one
     - data: digits, breast_cancer, wine, a CSV/JSONL/Parquet file, an image folder, a `datasets` name
     - about the data: label= text= features= labelled=100 valid=0.1 test=0.2 unlabelled=FILE augment=
     - about the training: epochs= batch_size= learning_rate= precision=bf16 accumulate= clip= ema= patience= seed= ...

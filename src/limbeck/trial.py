@@ -61,7 +61,8 @@ class Trial:
     def train(self, seeds: int) -> tuple[list[nn.Module], list[Any], Record]:
         """The students of all seeds; the first one's results and curves."""
         students, results, curves = [], [], {}
-        initial = _weights(self.job.student)
+        # only a baseline begins again from them
+        self.initial = _weights(self.job.student) if self.config.get("baseline") else {}
         for number in range(seeds):
             job = self._job(number)
             title = self.prepared.bound.recipe.name + (f" (seed {number + 1} of {seeds})" if seeds > 1 else "")
@@ -74,7 +75,6 @@ class Trial:
                 results = runner.results
                 metrics = runner.metrics
                 curves = {"curves": metrics.curves(), "scores_over_time": metrics.scores()}
-        self.initial = initial
         return students, results, curves
 
     def train_alone(self, seeds: int, steps: int) -> list[nn.Module]:

@@ -227,6 +227,14 @@ def _value(text: str) -> Any:
         return text  # a bare word, such as the name of a timm model
 
 
+def names_model(spec: Any) -> bool:
+    """Whether a spec is the folder or hub name of a model. Hub names have a slash or a hyphen, which no builder's has."""
+    if isinstance(spec, Path):
+        return True
+    name = spec.strip().split("(")[0].split(":")[0] if isinstance(spec, str) else "shrink"
+    return name not in SHORT and name != "shrink" and ("/" in spec or "-" in name or Path(spec).exists())
+
+
 Spec = str | Path | nn.Module | Callable[[], nn.Module]
 
 
@@ -246,9 +254,7 @@ def build_student(spec: Spec, data: Data | None = None, task: Task | None = None
             return spec()
     if not isinstance(spec, str):
         raise ArgumentError(f"A {type(spec).__name__} cannot be a student. A student is {FORMS}.")
-    name = spec.strip().split("(")[0].split(":")[0]
-    # names of the hub have a slash or a hyphen, which no builder's has
-    if name not in SHORT and name != "shrink" and ("/" in spec or "-" in name or Path(spec).exists()):
+    if names_model(spec):
         from limbeck.teachers.load import load_model
 
         loaded = load_model(spec, data=data, task=task, role="student", seed=seed)

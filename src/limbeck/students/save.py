@@ -9,6 +9,7 @@ known), the cut, the task. Transformers models are saved by their own `save_pret
 
 from __future__ import annotations
 
+import copy
 import importlib
 import json
 import os
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 
 from limbeck.disk import sync
 from limbeck.errors import ModelError, nearest
-from limbeck.students import pretrained
+from limbeck.students import adapters, pretrained
 from limbeck.students.chain import chain_spec
 from limbeck.students.cut import apply_cut, conform, find_cut
 from limbeck.students.declare import seeded
@@ -41,11 +42,14 @@ def save_model(
     """Save a module into a folder of its own, all or nothing: an interrupted save leaves the old folder as it was.
 
     `task`: a task, its name, or a mapping of plain values; `extra`: anything plain to keep beside it. A module without
-    a builder is saved too; loading it then takes `builder=`. Raises ModelError where the folder holds something else
+    a builder is saved too; loading it then takes `builder=`. A model of peft is saved merged, from a copy, unless it was
+    made with `Lora(merge=False)`. Raises ModelError where the folder holds something else
     than a saved model, or the state holds what safetensors cannot.
     """
     folder = Path(folder)
     module = getattr(module, "_orig_mod", module)  # torch.compile
+    if adapters.has_adapters(module) and not hasattr(module, "limbeck_base"):
+        module = adapters.merged(copy.deepcopy(module))
     about: dict[str, Any] = {}
     if task is not None:
         about["task"] = dict(task) if isinstance(task, Mapping) else {"name": getattr(task, "name", task)}
@@ -54,7 +58,9 @@ def save_model(
     if extra:
         about["extra"] = dict(extra)
     with replacing(folder) as aside:
-        if is_pretrained(module):
+        if adapters.has_adapters(module):
+            adapters.write_adapter(module, aside, about)
+        elif is_pretrained(module):
             write_pretrained(module, aside, about)
         else:
             _write(module, aside, about)
@@ -168,7 +174,7 @@ def _record(folder: Path) -> dict[str, Any] | None:
                 record = json.loads((folder / name).read_text())
             except ValueError as error:
                 raise ModelError(f"{folder / name} is not JSON: {error}") from error
-            if isinstance(record, dict) and record.get("format") in (FORMAT, pretrained.FORMAT):
+            if isinstance(record, dict) and record.get("format") in (FORMAT, pretrained.FORMAT, adapters.FORMAT):
                 return record
     return None
 
@@ -203,6 +209,8 @@ def load_module(path: str | Path, builder: Builder | None = None) -> nn.Module:
     record: dict[str, Any] = {}
     if path.is_dir():
         record = read_config(path)
+        if record["format"] == adapters.FORMAT:
+            return adapters.read_adapter(path, record, None if builder is None else _built(path, {}, builder))
         if record["format"] != FORMAT and builder is None:
             return read_pretrained(path, record)
         weights = path / WEIGHTS

@@ -28,7 +28,7 @@ from limbeck.signals.blocks import Post
 from limbeck.signals.lazy import Lazy
 from limbeck.signals.scores import sequence_log_probabilities
 from limbeck.tasks.base import Task
-from limbeck.tasks.head import check_head, head_of
+from limbeck.tasks.head import check_head, head_of, vocabulary_of
 from limbeck.tasks.text import tokenizer_of
 
 if TYPE_CHECKING:
@@ -181,15 +181,13 @@ class CausalLM(Task):
             most = max(most, (self.vocabulary or 0) - 1)
         check_packed(data.parts.values(), models)
         for role, module in models.items():
-            found = head_of(module)
-            if found is None:
-                continue
-            if self.lazy:
-                try:
+            try:
+                rows = vocabulary_of(module)
+                if self.lazy and head_of(module) is not None:
                     self._posts[module] = check_head(module)
-                except ModelError as error:
-                    raise ModelError(f"The {role}: {error}") from error
-            size = self._size(found[1].weight.shape[0])
+            except ModelError as error:
+                raise ModelError(f"The {role}: {error}") from error
+            size = self._size(rows or most + 1)
             if most >= size:
                 raise DataError(
                     f"The data {data.name!r} have the token {most}, and the {role} knows {size}. Tokenize the data with "

@@ -22,12 +22,8 @@ def head_of(module: nn.Module) -> tuple[nn.Module, nn.Linear] | None:
     Raises ModelError for an output layer that is more than a matrix and a bias (an adapter on the head): the matrix alone
     would leave the rest untrained.
     """
-    inner: Any = module
-    if hasattr(inner, "get_base_model"):  # an adapter's wrapper (peft), whose base_model gives logits
-        inner = inner.get_base_model()
-    base = getattr(inner, "base_model", None)
-    output = inner.get_output_embeddings() if hasattr(inner, "get_output_embeddings") else None
-    if base is None or base is inner or output is None:
+    base, output = _parts(module)
+    if base is None or output is None:
         return None
     more = {name for name, _ in output.named_parameters()} - {"weight", "bias"}
     if more or not isinstance(output, nn.Linear):
@@ -36,6 +32,35 @@ def head_of(module: nn.Module) -> tuple[nn.Module, nn.Linear] | None:
             "bias, so that its logits cannot be lazy. Use CausalLM(lazy=False), or train without an adapter on the head."
         )
     return base, output
+
+
+def vocabulary_of(module: nn.Module) -> int | None:
+    """How many tokens the output layer of a model knows, None where it has none to find. Raises as `_parts` does."""
+    weight = getattr(_parts(module)[1], "weight", None)
+    return None if weight is None else weight.shape[0]
+
+
+def _parts(module: nn.Module) -> tuple[Any, Any]:
+    """The base model and the output layer as they are, None for what is not there.
+
+    Raises ModelError for adapters that put learnt tokens before the text: neither sees them.
+    """
+    inner: Any = module
+    for config in (getattr(inner, "peft_config", None) or {}).values():
+        if getattr(config, "is_prompt_learning", False):
+            raise ModelError(
+                f"A {getattr(config.peft_type, 'value', config.peft_type)} adapter puts learnt tokens before the text, so that "
+                "its logits are not those of the tokens. Train adapters of the weights instead, such as lora=16."
+            )
+    if hasattr(inner, "get_base_model"):  # an adapter's wrapper (peft), whose base_model gives logits
+        inner = inner.get_base_model()
+    base = getattr(inner, "base_model", None)
+    output = inner.get_output_embeddings() if hasattr(inner, "get_output_embeddings") else None
+    if (
+        output is not None and type(output).__name__ == "ModulesToSaveWrapper"
+    ):  # the head is trained beside the adapters, by a copy
+        output = output.modules_to_save[output.active_adapters[0]]
+    return (None if base is inner else base), output
 
 
 def _candidates(module: nn.Module) -> Iterator[Post]:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from limbeck.errors import ArgumentError
 from limbeck.signals.step import Ref, Step
+from limbeck.students.adapters import load_trained, trained_state
 from limbeck.teachers.base import ModuleTeacher, Teacher
 
 if TYPE_CHECKING:
@@ -61,10 +62,10 @@ class Moving(Teacher):
         return f"{type(self).__name__.lower()} of {self.of}"
 
     def state_dict(self) -> dict[str, Tensor]:
-        return self.module.state_dict()
+        return trained_state(self.module)
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self.module.load_state_dict(state)
+        load_trained(self.module, state)
 
 
 class Average(Moving):

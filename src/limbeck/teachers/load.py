@@ -203,6 +203,8 @@ def is_causal(spec: Any) -> bool:
         if (folder / "config.json").is_file():
             found = json.loads((folder / "config.json").read_text()).get("architectures") or []
             return any(str(name).endswith(CAUSAL) for name in found)
+        if (folder / "adapter_config.json").is_file():
+            return json.loads((folder / "adapter_config.json").read_text()).get("task_type") == "CAUSAL_LM"
     return False
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from limbeck.errors import ArgumentError
+from limbeck.students.adapters import load_trained, trained_state
 from limbeck.training.settings import Settings
 
 SMALLER = ("loss", "nll", "brier", "ece", "mse", "mae", "rmse", "perplexity")  # the scores of which less is better
@@ -33,7 +34,7 @@ class Best:
         value = self.sign * scores[self.name]
         if self.score is None or value > self.score:
             self.score, self.step, self.worse = value, step, 0
-            self.weights = {key: tensor.detach().cpu().clone() for key, tensor in module.state_dict().items()}
+            self.weights = {key: tensor.detach().cpu().clone() for key, tensor in trained_state(module).items()}
         else:
             self.worse += 1
         return self.patience is not None and self.worse >= self.patience
@@ -42,7 +43,7 @@ class Best:
     def put_into(self, module: nn.Module) -> None:
         """The best weights into a module, where they are wanted and there are any."""
         if self.wanted and self.weights:
-            module.load_state_dict(self.weights)
+            load_trained(module, self.weights)
 
     def state_dict(self) -> dict[str, Any]:
         """All but the weights, which a checkpoint keeps in a file of their own."""

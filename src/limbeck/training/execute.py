@@ -14,7 +14,7 @@ from limbeck.training.checkpoint import write_folder
 from limbeck.training.loop import Loop, Watcher
 from limbeck.training.metrics import Metrics
 from limbeck.training.stage import Result, Stage
-from limbeck.training.state import state_of
+from limbeck.training.state import put, state_of
 
 Plan = Stage | Iterable[Stage] | Generator[Stage, Result, Any]
 
@@ -75,6 +75,7 @@ class Runner:
                 write_folder(done, {"weights.safetensors": weights, "result.json": {
                     "print": stage.fingerprint(), "describe": stage.describe(), "scores": result.scores,
                     "steps": result.steps, "seconds": result.seconds, "best_step": loop.best.step,
+                    "frozen": loop.frozen,
                 }})  # fmt: skip
                 assert loop.checkpoints is not None
                 loop.checkpoints.clear()
@@ -93,8 +94,7 @@ class Runner:
                 "start anew with overwrite=true."
             )
         weights = load_file(done / "weights.safetensors", device=str(loop.device))
-        for name, learner in loop.learners.items():
-            prefix = f"learner.{name}."
-            learner.load_state_dict({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
+        put(loop, weights, record.get("frozen", {}))
+        for learner in loop.learners.values():
             learner.eval()
         return Result(loop.modules[loop.stage.keep], loop.modules, record["scores"], record["steps"], record["seconds"])

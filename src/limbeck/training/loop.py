@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from limbeck.data.base import Batch
 from limbeck.errors import ArgumentError, DivergedError, Interrupted, RunError
 from limbeck.signals.step import Ref, Step, count_items, derive
+from limbeck.students.adapters import has_adapters, weights_print
 from limbeck.teachers.base import ModuleTeacher
 from limbeck.teachers.live import Average, Moving
 from limbeck.training.around import Stop, teaching
@@ -72,10 +73,18 @@ class Loop:
             mover.follow(self.modules)
         self.probed = probe(stage, self.modules, self.device)
         self.reading = self.probed.reading
+        # checkpoints leave the frozen weights under adapters out, and know them by this
+        self.frozen = {
+            name: weights_print(learner.module, frozen=True)
+            for name, learner in self.learners.items()
+            if self.checkpoints and has_adapters(learner.module)
+        }
         self.averaged = Average(stage.keep, settings.ema) if settings.ema else None
         if self.averaged:
             self.averaged.follow(self.modules)
         self._check()
+        for learner in self.learners.values():
+            learner.train()  # a wrapper may say that it is in train mode when what it wraps is not
         self.optimizers = {name: make_optimizers(learner, settings) for name, learner in self.learners.items()}
         self.parameters = {
             name: [p for p in learner.parameters() if p.requires_grad] for name, learner in self.learners.items()

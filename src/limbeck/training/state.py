@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from limbeck.errors import RunError
+from limbeck.students.adapters import load_trained, trained_state
 
 if TYPE_CHECKING:
     from limbeck.training.loop import Loop
@@ -16,7 +17,7 @@ def state_of(loop: Loop) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Weights of all learners and moving teachers, and the rest of what the next step depends on."""
     weights = {
         f"learner.{name}.{key}": value
-        for name, learner in loop.learners.items() for key, value in learner.state_dict().items()
+        for name, learner in loop.learners.items() for key, value in trained_state(learner).items()
     }  # fmt: skip
     for role, mover in _movers(loop).items():
         weights |= {f"mover.{role}.{key}": value for key, value in mover.state_dict().items()}
@@ -26,6 +27,7 @@ def state_of(loop: Loop) -> tuple[dict[str, Tensor], dict[str, Any]]:
         "source": loop.stage.source.state_dict(),
         "counters": [loop.number, loop.samples, loop.tokens],
         "best": loop.best.state_dict(), "last_scores": loop.last_scores, "print": loop.stage.fingerprint(),
+        "frozen": loop.frozen,
     }  # fmt: skip
     return weights, rest
 
@@ -43,8 +45,8 @@ def restore(loop: Loop) -> None:
             f"The checkpoint in {loop.checkpoints.folder} belongs to another stage (recipe, settings or data differ). "
             "Resume with the arguments it was started with, or start anew with overwrite=true."
         )
-    for name, learner in loop.learners.items():
-        learner.load_state_dict(_with_prefix(weights, f"learner.{name}."))
+    put(loop, weights, rest["frozen"])
+    for name in loop.learners:
         for optimizer, state in zip(loop.optimizers[name], rest["optimizers"][name], strict=True):
             optimizer.load_state_dict(state)
     for role, mover in _movers(loop).items():
@@ -55,6 +57,17 @@ def restore(loop: Loop) -> None:
     loop.number, loop.samples, loop.tokens = rest["counters"]
     loop.best.load_state_dict(rest["best"], best)
     loop.last_scores = rest["last_scores"]
+
+
+def put(loop: Loop, weights: dict[str, Tensor], frozen: dict[str, str]) -> None:
+    """Saved weights into the learners. Raises RunError where what they leave out, frozen weights, is not what it was."""
+    for name, learner in loop.learners.items():
+        if frozen.get(name) != loop.frozen.get(name):
+            raise RunError(
+                f"The frozen weights of {name!r} are not those that the run began with, and its adapters fit no others. Give "
+                "the student that it was started with."
+            )
+        load_trained(learner, _with_prefix(weights, f"learner.{name}."))
 
 
 def _movers(loop: Loop) -> dict[str, Any]:
