@@ -16,10 +16,10 @@ from limbeck.functional import GenerationThreshold, InterpolationPace
 LOSSES = st.lists(st.floats(0.01, 20), min_size=2, max_size=40)
 
 
-def run(pace, losses):
+def run(pace, losses, total, first=0):
     shares = []
-    for loss in losses:
-        pace = pace.after(loss)
+    for step, loss in enumerate(losses, first):
+        pace = pace.after(loss, step / total)
         shares.append(pace.share)
     return shares, pace
 
@@ -38,31 +38,31 @@ def by_definition(losses, total, start=0.4, end=1.0, alpha=5e-4, beta=0.99):
 
 @given(LOSSES, st.sampled_from([5e-4, 0.1, 5.0]))
 def test_pace_by_definition(losses, alpha):
-    found, _ = run(InterpolationPace(total=len(losses), alpha=alpha), losses)
+    found, _ = run(InterpolationPace(alpha=alpha), losses, len(losses))
     np.testing.assert_allclose(found, by_definition(losses, len(losses), alpha=alpha))
 
 
 @given(LOSSES)
 def test_the_share_never_falls_nor_leaves_its_range_nor_lags_behind_the_line(losses):
-    found, _ = run(InterpolationPace(total=len(losses), start=0.2, end=0.9, alpha=0.05), losses)
+    found, _ = run(InterpolationPace(start=0.2, end=0.9, alpha=0.05), losses, len(losses))
     assert all(0.2 <= a <= b <= 0.9 for a, b in itertools.pairwise(found))
-    line, _ = run(InterpolationPace(total=len(losses), start=0.2, end=0.9, adaptive=False), losses)
+    line, _ = run(InterpolationPace(start=0.2, end=0.9, adaptive=False), losses, len(losses))
     assert all(a >= b for a, b in zip(found, line, strict=True))
     np.testing.assert_allclose(line[1:], [0.2 + 0.7 * k / len(losses) for k in range(1, len(losses))])
 
 
 def test_falling_losses_run_ahead_of_rising_ones():
-    down, _ = run(InterpolationPace(total=1000, alpha=0.02, beta=0.5), np.geomspace(8, 0.1, 50))
-    up, _ = run(InterpolationPace(total=1000, alpha=0.02, beta=0.5), np.geomspace(0.1, 8, 50))
+    down, _ = run(InterpolationPace(alpha=0.02, beta=0.5), np.geomspace(8, 0.1, 50), 1000)
+    up, _ = run(InterpolationPace(alpha=0.02, beta=0.5), np.geomspace(0.1, 8, 50), 1000)
     assert down[-1] > up[-1] > 0.4
 
 
 @given(LOSSES, st.integers(0, 40))
 def test_a_resumed_pace_goes_on_as_the_uninterrupted_one(losses, cut):
-    whole, end = run(InterpolationPace(total=40, alpha=0.01), losses)
-    first, middle = run(InterpolationPace(total=40, alpha=0.01), losses[:cut])
+    whole, end = run(InterpolationPace(alpha=0.01), losses, 40)
+    first, middle = run(InterpolationPace(alpha=0.01), losses[:cut], 40)
     again = InterpolationPace.from_dict(json.loads(json.dumps(middle.to_dict())))
-    rest, resumed = run(again, losses[cut:])
+    rest, resumed = run(again, losses[cut:], 40, first=cut)
     assert first + rest == whole
     assert resumed == end
 
@@ -94,9 +94,9 @@ def test_where_a_batch_comes_from(trend, expected):
 
 
 @pytest.mark.parametrize(("call", "match"), [
-    (lambda: InterpolationPace(total=0), "total"), (lambda: InterpolationPace(total=5, start=0.9, end=0.5), "start"),
-    (lambda: InterpolationPace(total=5).after(float("nan")), "nan"),
-    (lambda: InterpolationPace.from_dict({"total": 3, "momentun": 0}), "Did you mean 'momentum'"),
+    (lambda: InterpolationPace(beta=1.0), "beta"), (lambda: InterpolationPace(start=0.9, end=0.5), "start"),
+    (lambda: InterpolationPace().after(float("nan"), 0.5), "nan"),
+    (lambda: InterpolationPace.from_dict({"momentun": 0}), "Did you mean 'momentum'"),
     (lambda: GenerationThreshold(trend="decresing"), "Did you mean 'decreasing'"),
     (lambda: GenerationThreshold(threshold=1.5), "threshold"),
 ])  # fmt: skip
@@ -113,12 +113,10 @@ def test_golden_pace():
         pytest.skip(str(missing))
     case = json.loads((folder / "index.json").read_text())["language-models"]["taid-schedule"]
     arrays, params = np.load(folder / case["file"]), case["params"]
-    pace = InterpolationPace(
-        params["num_train_steps"], params["t_start"], params["t_end"], params["alpha"], params["beta"]
-    )
+    pace = InterpolationPace(params["t_start"], params["t_end"], params["alpha"], params["beta"])
     shares, momenta = [], []
-    for loss in arrays["in_losses"].tolist():
-        pace = pace.after(loss)
+    for step, loss in enumerate(arrays["in_losses"].tolist()):
+        pace = pace.after(loss, step / params["num_train_steps"])
         shares.append(pace.share)
         momenta.append(pace.momentum)
     np.testing.assert_allclose(shares, arrays["out_t"], rtol=1e-5)

@@ -107,6 +107,13 @@ def test_bounds(seed, skew):
     assert (f.adaptive_kl(s, t, reduction="none") > -1e-12).all()
 
 
+def test_a_cross_entropy_is_the_kl_and_the_entropy_of_its_target():
+    target = (0.7 * S + 0.3 * T).softmax(-1)
+    entropy = -(target * target.log()).sum(-1)
+    torch.testing.assert_close(f.interpolated_cross_entropy(S, T, share=0.3, reduction="none"),
+                               f.interpolated_forward_kl(S, T, share=0.3, reduction="none") + entropy)  # fmt: skip
+
+
 def test_limits():
     torch.testing.assert_close(f.skew_forward_kl(S, T, skew=0.0), f.forward_kl(S, T))
     torch.testing.assert_close(f.skew_reverse_kl(S, T, skew=0.0), f.reverse_kl(S, T))
@@ -168,7 +175,7 @@ def test_wrong_shares_are_named(wrong):
 @pytest.mark.parametrize(("name", "formula", "options"), [
     ("tvd", f.total_variation, {}), ("skew-fkl", f.skew_forward_kl, {"skew": 0.1}),
     ("skew-rkl", f.skew_reverse_kl, {"skew": 0.1}), ("fkl", f.forward_kl, {}), ("rkl", f.reverse_kl, {}),
-    ("taid-loss", f.interpolated_forward_kl, {"share": 0.4}),
+    ("taid-loss", f.interpolated_forward_kl, {"share": 0.4}), ("taid-loss", f.interpolated_cross_entropy, {"share": 0.4}),
 ])  # fmt: skip
 def test_golden_gradients(name, formula, options):
     """The released code leaves out entropies, so that values differ by a constant; the gradient at the logits does not."""

@@ -73,6 +73,7 @@ from limbeck.functional.subset import (
 )
 from limbeck.functional.tokens import (
     adaptive_kl,
+    interpolated_cross_entropy,
     interpolated_forward_kl,
     skew_forward_kl,
     skew_reverse_kl,

@@ -36,47 +36,46 @@ class _Kept:
 
 @dataclass(frozen=True)
 class InterpolationPace(_Kept):
-    """The share of the teacher in the target of `interpolated_forward_kl`, from `start` to `end` over `total` steps.
+    """The share of the teacher in the target of `interpolated_cross_entropy`, from `start` to `end` of the training.
 
     A straight line, ahead of which the share may run: by alpha sigmoid(momentum) (1 - share) a step, the momentum being
     an average of the relative fall of the loss. `adaptive=False` keeps to the line. Use `share` for a step, then call
-    `after` with that step's loss: the cross-entropy of the target for TAID's own numbers; the KL differs by the target's
-    entropy, which moves too. Source: TAID (Shing et al., 2025).
+    `after` with that step's loss, a cross-entropy (as a KL it would fall with the target's entropy too), and how much of
+    the training was done before the step. Source: TAID (Shing et al., 2025).
     """
 
-    total: int
     start: float = 0.4
     end: float = 1.0
     alpha: float = 5e-4
     beta: float = 0.99
     adaptive: bool = True
     # the state
-    step: int = 0
     share: float | None = None
     momentum: float = 0.0
     previous: float | None = None
 
     def __post_init__(self) -> None:
-        if self.total < 1 or not 0 <= self.start <= self.end <= 1 or not 0 <= self.beta < 1 or self.alpha < 0:
-            raise ArgumentError(
-                f"{self}: expected total >= 1, 0 <= start <= end <= 1, 0 <= beta < 1, and alpha of 0 or more."
-            )
+        if not 0 <= self.start <= self.end <= 1 or not 0 <= self.beta < 1 or self.alpha < 0:
+            raise ArgumentError(f"{self}: expected 0 <= start <= end <= 1, 0 <= beta < 1, and alpha of 0 or more.")
         if self.share is None:
             object.__setattr__(self, "share", self.start)
 
-    def after(self, loss: float) -> InterpolationPace:
-        """The pace of the next step. The first loss is only remembered. Raises ArgumentError where it is not finite."""
+    def after(self, loss: float, progress: float) -> InterpolationPace:
+        """The pace of the next step. The first loss is only remembered. Raises ArgumentError where it is not finite.
+
+        `progress`: finished steps / all steps, 0 at the first one.
+        """
         if not math.isfinite(loss):
-            raise ArgumentError(f"The loss of step {self.step} is {loss!r}, and a pace needs a finite one.")
+            raise ArgumentError(f"The loss at a progress of {progress:.3g} is {loss!r}, and a pace needs a finite one.")
         if self.previous is None:
-            return replace(self, step=self.step + 1, previous=loss)
+            return replace(self, previous=loss)
         assert self.share is not None
         fall = (self.previous - loss) / (self.previous + 1e-15)
         momentum = self.beta * self.momentum + (1 - self.beta) * fall
-        line = self.start + (self.end - self.start) * self.step / self.total
+        line = self.start + (self.end - self.start) * progress
         ahead = self.share + self.alpha * _sigmoid(momentum) * (1 - self.share)
         share = min(self.end, max(line, ahead)) if self.adaptive else line
-        return replace(self, step=self.step + 1, share=share, momentum=momentum, previous=loss)
+        return replace(self, share=share, momentum=momentum, previous=loss)
 
 
 def _sigmoid(x: float) -> float:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from limbeck.functional.core import Reduction, objective, reduce
-from limbeck.functional.response import _kl, _log_softmax, _mixed
+from limbeck.functional.response import _kl, _log_softmax, _mixed, _soft_cross_entropy
 
 
 def _share(value: float, name: str) -> float:
@@ -79,16 +79,32 @@ def adaptive_kl(student: Tensor, teacher: Tensor, *, head: float = 0.5, temperat
     return reduce(w * _kl(t, s) + (1 - w) * _kl(s, t), mask, reduction)
 
 
+def _between(student: Tensor, teacher: Tensor, share: float, temperature: float) -> Tensor:
+    """log softmax of ((1 - share) z_S + share z_T) / temperature, detached."""
+    s, t = _log_softmax(student.detach()), _log_softmax(teacher.detach())
+    # a zero share of an infinite logit is no number
+    between = t if _share(share, "share") == 1 else s if share == 0 else (1 - share) * s + share * t
+    return _log_softmax(between, temperature)
+
+
 @objective(per="item", student="logits", teacher="logits")
 def interpolated_forward_kl(student: Tensor, teacher: Tensor, *, share: float = 0.4, temperature: float = 1.0,
                             mask: Tensor | None = None, reduction: Reduction = "mean") -> Tensor:  # fmt: skip
     """KL(r || p_S), r = softmax((1 - share) z_S + share z_T) with z_S detached: the target is on the way to the teacher.
 
     Logits [..., vocabulary], values [...]; zero at share 0, the forward KL at share 1 (TAID, Shing et al., 2025, whose
-    pace sets the share; its code gives the cross-entropy, which has the same gradient).
+    pace sets the share).
     """
-    s, t = _log_softmax(student.detach()), _log_softmax(teacher.detach())
-    # a zero share of an infinite logit is no number
-    between = t if _share(share, "share") == 1 else s if share == 0 else (1 - share) * s + share * t
-    target = _log_softmax(between, temperature)
+    target = _between(student, teacher, share, temperature)
     return reduce(_kl(target, _log_softmax(student, temperature)), mask, reduction)
+
+
+@objective(per="item", student="logits", teacher="logits")
+def interpolated_cross_entropy(student: Tensor, teacher: Tensor, *, share: float = 0.4, temperature: float = 1.0,
+                               mask: Tensor | None = None, reduction: Reduction = "mean") -> Tensor:  # fmt: skip
+    """-sum r log p_S, r as in `interpolated_forward_kl`: the same gradient, and the entropy of the target on top.
+
+    Logits [..., vocabulary], values [...]. What TAID's pace follows (Shing et al., 2025).
+    """
+    target = _between(student, teacher, share, temperature).exp()
+    return reduce(_soft_cross_entropy(target, _log_softmax(student, temperature)), mask, reduction)

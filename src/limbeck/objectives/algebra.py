@@ -78,6 +78,19 @@ class Objective(nn.Module):
                 )
         return super().named_parameters(*args, **kwargs)
 
+    # what follows the learning
+    @property
+    def follows(self) -> bool:
+        """Whether a term wants to hear, after every optimizer step, what its value was (see `Term.after`)."""
+        return any(type(term).after is not Term.after for term in self.terms)
+
+    def hear(self, values: Mapping[str, float], progress: float) -> None:
+        """Tell every term its value over the whole optimizer step, all micro-batches and processes together."""
+        names = getattr(self, "names", [term.name for term in self.terms])
+        for name, term in zip(names, self.terms, strict=True):
+            if name in values:
+                term.after(values[name], progress)
+
     # its value
     def forward(self, student: Any, teacher: Any = None, batch: Any = None, *, progress: float = 0.0) -> Tensor:
         """The loss of one batch, in anyone's loop.
@@ -133,6 +146,12 @@ class Term(Objective):
 
     def make(self, step: Step, seed: int) -> None:
         """Make what learns, from the shapes of the signals of `step`."""
+
+    def after(self, value: float, progress: float) -> None:
+        """Hear what its value was in the step that is done, `progress` that of its beginning: to set its own pace.
+
+        State that this changes belongs into buffers, so that a checkpoint holds it.
+        """
 
     def named(self, name: str) -> Self:
         """The same term under another name in logs and reports."""

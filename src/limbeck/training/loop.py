@@ -222,6 +222,9 @@ class Loop:
         if self.device.type == "cpu" and self.processes == 1:
             check_finite(number, logs)  # before the step: the weights are still good
         self._update(turn)
+        for learner in turn:
+            if learner.objective.follows:
+                learner.objective.hear(self._whole(logs[learner.name]), progress)
         for mover in self.movers.values():
             mover.update(self.modules, number)
         if self.averaged and self.learners[self.stage.keep].in_turn(number):
@@ -286,6 +289,13 @@ class Loop:
                 parameter.grad = None
         if self.scaler:
             self.scaler.update()
+
+    def _whole(self, terms: dict[str, Tensor]) -> dict[str, float]:
+        """The values of a learner's terms over all processes."""
+        values = torch.stack([value.double() for value in terms.values()])
+        if self.processes > 1:
+            values = self.accelerator.reduce(values, "sum")
+        return dict(zip(terms, values.tolist(), strict=True))
 
     def _counts(self, batches: list[Batch]) -> tuple[dict[str, float], list[float]]:
         each = [count_items(batch) for batch in batches]
