@@ -13,6 +13,7 @@ from limbeck.errors import ArgumentError, SignalError, nearest
 from limbeck.functional.core import Declaration
 from limbeck.objectives.algebra import Term
 from limbeck.objectives.projectors import projector
+from limbeck.signals.blocks import TokenTerm
 from limbeck.signals.step import Ref, Step
 
 P = ParamSpec("P")
@@ -95,6 +96,10 @@ class Formula(Term):
             return False
         value = step.signals.get(self.student_ref)
         return value is not None and not isinstance(value, Tensor) and hasattr(value, "whole")
+
+    def token_term(self) -> TokenTerm:
+        """What a walk over lazy logits evaluates block by block."""
+        return TokenTerm(self.function, self.options)
 
     def values(self, step: Step) -> Tensor:
         if self.per == "item":

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from limbeck.errors import SignalError
 from limbeck.objectives.formula import Formula
-from limbeck.signals.blocks import TokenTerm
 from limbeck.signals.lazy import Lazy, walk
 from limbeck.signals.step import Step
 
@@ -65,7 +64,7 @@ def _walk_group(group: list[Weighed], step: Step) -> tuple[Tensor, dict[str, Ten
     if not all(counts):
         counts = [count or (float(student.shape[:-1].numel()) if mask is None else 1.0) for count in counts]
     divided = torch.stack(factors) / torch.tensor(counts, dtype=exact, device=student.device)
-    terms = [TokenTerm(term.function, term.options) for _, term, _, _ in group]
+    terms = [term.token_term() for _, term, _, _ in group]
     total, values = walk(
         student, teacher, labels, None if mask is None else mask.expand(student.shape[:-1]), terms, divided
     )

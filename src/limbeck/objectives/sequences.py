@@ -17,7 +17,6 @@ from limbeck.errors import ArgumentError, SignalError
 from limbeck.functional.core import UNLABELLED
 from limbeck.objectives.algebra import Term
 from limbeck.objectives.formula import Formula
-from limbeck.signals.blocks import TokenTerm
 from limbeck.signals.scores import label_log_probabilities, token_values
 from limbeck.signals.step import Ref, Step
 
@@ -152,7 +151,7 @@ class PerSequence(Answers):
         mask = step.batch.extra.get("mask")
         if mask is None or labels is not None:
             mask = self.labels(step) != UNLABELLED
-        found = token_values(student, teacher, labels, mask, TokenTerm(self.term.function, self.term.options))
+        found = token_values(student, teacher, labels, mask, self.term.token_term())
         if self.over is not None:
             found = found / step.signal(self.over).detach()
         return f.per_sequence(found, mask, average=self.average)
