@@ -83,6 +83,22 @@ def tiny_teacher(name: str = "wikitext2_small", layers: int = 3, width: int = 96
     return kept(f"tiny-lm-{name}-{layers}x{width}", tiny_lm(name), f"decoder:{layers},{width}", **options)
 
 
+def given_text(seed: int, recipe: str, teacher: nn.Module | None = None, **options: Any) -> dict[str, float]:
+    """A recipe on an eighth of the text beside its fair baselines: the same student alone, and by forward KL (`lm_kd`).
+
+    NLL on the test part, and KL to the teacher.
+    """
+    data, student = tiny_lm(share=1 / 8), "decoder:1,48"
+    given = {"data": data, "student": student, "teacher": teacher or tiny_teacher()}
+    found = {"alone": score(trained("alone", seed=seed, data=data, student=student, **BUDGET))}
+    for name, run in (
+        ("forward_kl", trained("lm_kd", seed=seed, **given, kd=options.get("kd", 1.0), **BUDGET)),
+        ("method", trained(recipe, seed=seed, **given, **options, **BUDGET)),
+    ):
+        found |= {name: score(run), f"{name}_kl": score(run, "kl_to_teacher")}
+    return found
+
+
 # tiny-reason: sums with their carries written out, and an exact checker
 DIGITS = 2
 
