@@ -60,7 +60,8 @@ class Trial:
 
     def train(self, seeds: int) -> tuple[list[nn.Module], list[Any], Record]:
         """The students of all seeds; the first one's results and curves."""
-        students, results, curves = [], [], {}
+        students, results = [], []
+        curves: Record = {}
         # only a baseline begins again from them
         self.initial = _weights(self.job.student) if self.config.get("baseline") else {}
         for number in range(seeds):
@@ -75,6 +76,8 @@ class Trial:
                 results = runner.results
                 metrics = runner.metrics
                 curves = {"curves": metrics.curves(), "scores_over_time": metrics.scores()}
+                if any(result.generated for result in results):
+                    curves["generated"] = [result.generated for result in results]
         return students, results, curves
 
     def train_alone(self, seeds: int, steps: int) -> list[nn.Module]:

@@ -100,7 +100,7 @@ class Answers:
         }  # fmt: skip
 
     @classmethod
-    def cut(cls, rows: Sequence[Sequence[int]] | Tensor, ends: Sequence[int]) -> Answers:
+    def cut(cls, rows: Sequence[Sequence[int] | Tensor] | Tensor, ends: Sequence[int]) -> Answers:
         """From generated ids: each row up to its first end token, which is kept; what follows is padding."""
         tokens, finished = [], []
         for row in rows:
@@ -148,12 +148,21 @@ def choose(logits: Tensor, sampling: Sampling, numbers: Tensor | None = None) ->
     return torch.searchsorted(reached, target, right=True)[:, 0]
 
 
+def picked(prompts: Batch, places: Tensor) -> Batch:
+    """The prompts at some places [n] int64 of a batch of prompts."""
+
+    def take(values: dict[str, Any]) -> dict[str, Any]:
+        return {key: value[places] for key, value in values.items()}
+
+    return replace(prompts, inputs=take(prompts.inputs), ids=prompts.ids[places], extra=take(prompts.extra))
+
+
 def repeated(prompts: Batch, times: int) -> Batch:
     """Every prompt so many times in a row, for several answers to each; `extra["group"]` numbers the prompts."""
-    place = torch.arange(len(prompts)).repeat_interleave(times)
-    inputs = {key: value[place] for key, value in prompts.inputs.items()}
-    extra = {**{key: value[place] for key, value in prompts.extra.items()}, "group": place}
-    return replace(prompts, inputs=inputs, ids=prompts.ids[place], extra=extra)
+    places = torch.arange(len(prompts)).repeat_interleave(times)
+    found = picked(prompts, places)
+    found.extra["group"] = places
+    return found
 
 
 def bare(prompts: Batch) -> list[list[int]]:
@@ -177,3 +186,11 @@ def answered(prompts: Batch, answers: Answers, *, padding: int, ids: Tensor | No
     ]
     ids = prompts.ids if ids is None else ids
     return TokenRows(name, documents, prompts.ids.tolist(), ids=ids, padding=padding)
+
+
+def told(rows: TokenRows, number: int, tokenizer: Any, ends: Sequence[int]) -> tuple[str, str]:
+    """Prompt and given answer of a document as texts, as `Answers.texts` writes them."""
+    ids, size = rows.document(number), int(rows.prompts[number])
+    (prompt,) = Answers([ids[:size]], torch.zeros(1, dtype=torch.bool)).texts(tokenizer)
+    (answer,) = Answers.cut([ids[size:]], ends).texts(tokenizer)
+    return prompt, answer

@@ -75,7 +75,7 @@ class Runner:
                 write_folder(done, {"weights.safetensors": weights, "result.json": {
                     "print": stage.fingerprint(), "describe": stage.describe(), "scores": result.scores,
                     "steps": result.steps, "seconds": result.seconds, "best_step": loop.best.step,
-                    "frozen": loop.frozen,
+                    "frozen": loop.frozen, "generated": result.generated,
                 }})  # fmt: skip
                 assert loop.checkpoints is not None
                 loop.checkpoints.clear()
@@ -97,4 +97,5 @@ class Runner:
         put(loop, weights, record.get("frozen", {}))
         for learner in loop.learners.values():
             learner.eval()
-        return Result(loop.modules[loop.stage.keep], loop.modules, record["scores"], record["steps"], record["seconds"])
+        return Result(loop.modules[loop.stage.keep], loop.modules, record["scores"], record["steps"], record["seconds"],
+                      record.get("generated", {}))  # fmt: skip

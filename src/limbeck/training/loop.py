@@ -66,6 +66,8 @@ class Loop:
         for teacher in stage.teachers.values():
             for module in teacher.modules():
                 module.to(self.device)
+        for module in stage.source.modules():
+            module.to(self.device)
         stage.source.place(self.rank, self.processes)
         self.modules: dict[str, nn.Module] = {name: learner.module for name, learner in self.learners.items()}
         self.movers = {role: teacher for role, teacher in stage.teachers.items() if isinstance(teacher, Moving)}
@@ -166,15 +168,15 @@ class Loop:
             ) from None
         self.finish()
         self._tell("end")
-        return Result(
-            self.modules[self.stage.keep], self.modules, self.last_scores, self.number, time.perf_counter() - begun
-        )
+        return Result(self.modules[self.stage.keep], self.modules, self.last_scores, self.number,
+                      time.perf_counter() - begun, self.stage.source.summary())  # fmt: skip
 
     def _steps(self) -> None:
         with self.stop.listening(), self.teaching():
             batches = self.batches()
             done = self.progress >= 1
             while not done:
+                self.stage.source.progress = self.progress
                 self.step(next(batches))
                 done = self.progress >= 1
                 if self.number % self.evaluate_every == 0 or done:
@@ -334,6 +336,9 @@ class Loop:
     def evaluate(self) -> bool:
         """Score the kept learner; returns whether the stage should end early."""
         self.ledger.flush()
+        made = self.stage.source.summary()
+        if made and self.rank == 0:
+            self.metrics.add({"stage": self.index, "step": self.number, "generated": made})
         if self.stage.evaluate is None:
             return False
         module = self.averaged.module if self.averaged else self.modules[self.stage.keep]
@@ -341,6 +346,7 @@ class Loop:
         self.last_scores = scores
         if self.rank == 0:
             self.metrics.add({"stage": self.index, "step": self.number, "scores": scores})
+        self.stage.source.scored(scores)
         self._tell("scored", scores)
         return self.best.offer(scores, module, self.number)
 

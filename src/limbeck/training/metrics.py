@@ -35,9 +35,10 @@ class Metrics:
         self.close()
         self.load()
         place = (stage, step)
+        places = [(record["stage"], record["step"]) for record in self.records]
         self.records = [
-            record for record in self.records
-            if (record["stage"], record["step"]) < place or ("scores" in record and (record["stage"], record["step"]) == place)
+            record for record, at in zip(self.records, places)
+            if at < place or (at == place and "terms" not in record)
         ]  # fmt: skip
         if self.write and self.path is not None and self.path.exists():
             aside = self.path.with_suffix(".tmp")

@@ -27,6 +27,7 @@ class Source:
     """Subclasses define `micro_batches`. `steps_per_epoch` is None where there is no such thing."""
 
     steps_per_epoch: int | None = None
+    progress: float = 0.0  # of the stage, from 0 to 1: set before each step
 
     def micro_batches(self, number: int, models: Models) -> list[Batch]:
         """The micro-batches of optimizer step `number` for this process, in order."""
@@ -46,6 +47,17 @@ class Source:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
+
+    def scored(self, scores: Mapping[str, float]) -> None:
+        """What the student scores on validation data, whenever it is evaluated; the same on every process."""
+
+    def modules(self) -> list[nn.Module]:
+        """Models of its own (a teacher that writes), which must be on the training device."""
+        return []
+
+    def summary(self) -> dict[str, float]:
+        """What it made, in numbers for the metrics and the run's record; nothing where it only reads."""
+        return {}
 
     def describe(self) -> str:
         return type(self).__name__

@@ -74,10 +74,11 @@ class Stage:
 
 @dataclass
 class Result:
-    """What a stage gives back to its recipe."""
+    """What a stage gives back to its recipe. `generated`: what its source made, in numbers."""
 
     student: nn.Module
     modules: Mapping[str, nn.Module]
     scores: dict[str, float]
     steps: int
     seconds: float
+    generated: dict[str, float] = field(default_factory=dict)
