@@ -98,6 +98,11 @@ def test_advantages_by_hand():
     full = (p / r).log()
     torch.testing.assert_close(f.advantages(D, R), full)
     torch.testing.assert_close(f.advantages(D, R, clip=0.5), full.clamp(-0.5, 0.5))
+    limited = f.expected_advantage(S, full, clip=0.5, reduction="none")
+    torch.testing.assert_close(limited, f.expected_advantage(S, full.clamp(-0.5, 0.5), reduction="none"))
+    assert float(limited[0]) == pytest.approx(
+        -sum(q * min(max(a, -0.5), 0.5) for q, a in zip(S[0].softmax(-1).tolist(), full[0].tolist(), strict=True))
+    )
     kept = torch.zeros_like(full)
     for row in range(5):
         for i in sorted(range(7), key=lambda i: -p[row, i])[:3]:

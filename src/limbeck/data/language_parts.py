@@ -114,6 +114,10 @@ class TokenRows(Part):
         """The token ids of a document, [tokens] int64."""
         return self.tokens[self.starts[number] : self.starts[number + 1]].long()
 
+    def predicted(self, number: int) -> np.ndarray:
+        """Which tokens of a document are to be predicted, [tokens] bool."""
+        return np.r_[False, self.counts[self.starts[number] : self.starts[number + 1]][:-1].numpy()]
+
 
 class PairPart(Part):
     """Preference pairs: of every pair the chosen and the rejected answer to one prompt.
@@ -172,11 +176,10 @@ def some_rows(rows: TokenRows, numbers: Sequence[int]) -> TokenRows:
     """Some documents of token rows that are not packed, with their ids, one a row."""
     if rows.packed:
         raise ArgumentError(f"The part {rows.name!r} is packed: its documents have no rows of their own.")
-    documents = []
-    for number in numbers:
-        inside = slice(int(rows.starts[number]), int(rows.starts[number + 1]))
-        predict = np.r_[False, rows.counts[inside][:-1].numpy()]
-        documents.append(Document(rows.tokens[inside].numpy(), predict, int(rows.prompts[number])))
+    documents = [
+        Document.of(rows.document(number).numpy(), rows.predicted(number), int(rows.prompts[number]))
+        for number in numbers
+    ]
     chosen = torch.as_tensor(list(numbers))
     return TokenRows(rows.name, documents, rows.samples[chosen].tolist(), ids=rows.ids[chosen], padding=rows.padding,
                      even=rows.even)  # fmt: skip

@@ -77,12 +77,13 @@ def advantages(aligned: Tensor, reference: Tensor, *, top_k: int | None = None, 
 
 
 @objective(per="item", student="logits", teacher="logits")
-def expected_advantage(student: Tensor, teacher: Tensor, *, mask: Tensor | None = None,
+def expected_advantage(student: Tensor, teacher: Tensor, *, clip: float | None = None, mask: Tensor | None = None,
                        reduction: Reduction = "mean") -> Tensor:  # fmt: skip
     """-sum_v p_S(v) A(v) of student logits [..., vocabulary]; A is what `advantages` gives, in the teacher's place.
 
-    Values [...].
+    Values [...]. `clip` limits A to +-clip.
     Linear in p_S, and so least at a single token: it needs a likelihood term beside it, or few steps. Over the student's
     own answers it is ADPA's objective (Gao et al., 2025).
     """
-    return reduce(-(_log_softmax(student).exp() * teacher.detach()).sum(-1), mask, reduction)
+    gains = teacher.detach() if clip is None else teacher.detach().clamp(-clip, clip)
+    return reduce(-(_log_softmax(student).exp() * gains).sum(-1), mask, reduction)

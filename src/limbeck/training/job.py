@@ -132,6 +132,12 @@ class Job:
             self.task.check(self.data, {role: found})
         return as_teacher(found)
 
+    def pairs(self) -> PairPart:
+        """The training part as preference pairs. Raises DataError for other data."""
+        if not isinstance(self.data.train, PairPart):
+            raise DataError(f"The data {self.data.name!r} have no pairs of answers: give prompt, chosen and rejected.")
+        return self.data.train
+
     def copy_of_teacher(self) -> nn.Module:
         """A copy of the teacher, to be trained further. Raises ArgumentError where it is no module."""
         if not isinstance(self.teacher, ModuleTeacher):
@@ -142,8 +148,10 @@ class Job:
         return copy.deepcopy(self.teacher.module).requires_grad_(True)
 
     def labelled(self) -> Part:
-        """The training samples that have a label."""
+        """The training samples that have a label; of preference pairs the chosen answers."""
         kinds = self.data.train.kinds()
+        if isinstance(self.data.train, PairPart):
+            return self.data.train.chosen()
         if kinds == {"labels"}:
             return self.data.train
         if "labels" not in kinds:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from limbeck import objectives as o
 from limbeck.recipes.registry import recipe
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from limbeck.training.stage import Result, Stage
 
     Stages = Generator[Stage, Result, Any]
+
+Start = Literal["sft", "dckd", "none"]
 
 
 def _given(**settings: Any) -> dict[str, Any]:
@@ -41,6 +43,15 @@ def aligned_teacher(job: Job, given: Any, beta: float, steps: int | None, rate: 
     return job.model(result.student, role)  # type: ignore[return-value]
 
 
+def _dual(job: Job, teacher: Teacher, nll: float = 1.0, chosen: float = 1.0, rejected: float = 1.0,
+          top_k: int | None = 50, **settings: Any) -> Stage:  # fmt: skip
+    """The student's stage of DCKD."""
+    follow = {side: (o.forward_kl() if top_k is None else o.topk_forward_kl(k=top_k)).among(side)
+              for side in ("chosen", "rejected")}  # fmt: skip
+    objective = nll * o.cross_entropy().among("chosen") + chosen * follow["chosen"] + rejected * follow["rejected"]
+    return job.stage(objective, name="distil", teacher=teacher, **settings)
+
+
 @recipe(paper="Advantage-Guided Distillation for Preference Alignment in Small Language Models: DCKD", year=2025,
         field="language", needs=("logits", "preferences"), tasks=("causal_lm",))  # fmt: skip
 def dckd(job: Job, nll: float = 1.0, chosen: float = 1.0, rejected: float = 1.0, top_k: int | None = 50,
@@ -57,10 +68,43 @@ def dckd(job: Job, nll: float = 1.0, chosen: float = 1.0, rejected: float = 1.0,
     paper's weights were not seen; `align_steps` and `align_rate` are the first stage's length and learning rate.
     """
     teacher = yield from aligned_teacher(job, aligned, beta, align_steps, align_rate)
-    follow = {side: (o.forward_kl() if top_k is None else o.topk_forward_kl(k=top_k)).among(side)
-              for side in ("chosen", "rejected")}  # fmt: skip
-    objective = nll * o.cross_entropy().among("chosen") + chosen * follow["chosen"] + rejected * follow["rejected"]
-    yield job.stage(objective, name="distil", teacher=teacher)
+    yield _dual(job, teacher, nll, chosen, rejected, top_k)
+
+
+@recipe(paper="Advantage-Guided Distillation for Preference Alignment in Small Language Models", year=2025,
+        field="language", needs=("logits", "preferences"), tasks=("causal_lm",))  # fmt: skip
+def adpa(job: Job, gamma: float = 1.0, nll: float = 1.0, start: Start = "sft", clip: float | None = None,
+         beta: float = 0.1, max_new_tokens: int = 128, temperature: float = 1.0, aligned: Any = None,
+         reference: Any = None, align_steps: int | None = None, align_rate: float | None = None,
+         start_steps: int | None = None) -> Stages:  # fmt: skip
+    """Reward every token of the student's own answers by how much likelier alignment has made it to the teacher.
+
+    limbeck distill adpa teacher=... student=... data=pairs.jsonl start=dckd aligned=runs/dpo
+
+    Stages: DPO (beta) of the teacher, unless `aligned` names the result; the student's `start`, SFT on the chosen answers
+    (ADPA), dckd (ADPA+) or none; then one answer of it to every prompt, and nll CE(chosen) - gamma sum_v p_S(v) A(v), the mean
+    over the tokens of its answers, with A = log p_aligned - log p_reference over the whole vocabulary (Gao et al., 2025).
+    `reference` is the teacher before DPO, as in the paper; the released example takes the student's. That code keeps 50
+    tokens and clamps A to [0, 1], so that every negative advantage is lost; `clip` limits A to +-clip. The second term is
+    unbounded towards one token: it needs the first, or few steps. The paper's weights were not seen.
+    """
+    from limbeck.data.generate import Sampling
+    from limbeck.data.generate_pairs import answered_pairs
+    from limbeck.teachers.composed import Advantages
+
+    sampling = Sampling(max_new_tokens, temperature)
+    before = job.teacher if reference is None else job.model(reference, "reference")
+    teacher = yield from aligned_teacher(job, aligned, beta, align_steps, align_rate)
+    if start == "sft":
+        yield job.stage(o.cross_entropy(), name="sft", **_given(steps=start_steps))
+    elif start == "dckd":
+        yield _dual(job, teacher, nll, **_given(steps=start_steps))
+    pairs = answered_pairs(job.pairs(), job.student, job.task, sampling, seed=job.settings.seed)
+    follow = gamma * o.expected_advantage(clip=clip).against("advantages").among("rejected")
+    roles = {"aligned": teacher, "reference": before, "advantages": Advantages("aligned", "reference")}
+    yield job.stage(
+        nll * o.cross_entropy().among("chosen") + follow, name="advantage", part=pairs, roles=roles, **_last(job)
+    )
 
 
 @recipe(paper="AlignDistil: Token-Level Language Model Alignment as Adaptive Policy Distillation", year=2025,
@@ -88,7 +132,7 @@ def aligndistil(job: Job, beta: float = 0.1, beta2: float = 10.0, contrast: bool
     target = Contrast("aligned", "other", beta2=beta2, strength=None if adaptive else beta / beta2, contrast=contrast)
     follow = o.per_sequence(o.reverse_kl().against("target"), average=per_length, over="target:strength")
     roles = {"aligned": first, "other": second, "target": target}
-    yield job.stage(beta * follow, name="distil", roles=roles, part=job.data.train, **_last(job))
+    yield job.stage(beta * follow, name="distil", roles=roles, part=job.pairs(), **_last(job))
 
 
 @recipe(paper="Harnessing Negative Signals: Reinforcement Distillation from Teacher Data for LLM Reasoning", year=2025,
