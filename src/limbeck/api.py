@@ -39,7 +39,7 @@ from limbeck.trial import Trial
 DATA_OPTIONS = (
     "label", "text", "features", "target", "labelled", "valid", "test", "unlabelled", "augment", "image_size",
     # of texts for language models
-    "tokenizer", "length", "long", "pack", "prompt", "response", "messages", "template", "stream", "buffer",
+    "tokenizer", "length", "long", "pack", "prompt", "response", "messages", "template", "stream", "buffer", "domain",
 )  # fmt: skip
 
 

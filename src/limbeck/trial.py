@@ -78,6 +78,8 @@ class Trial:
                 curves = {"curves": metrics.curves(), "scores_over_time": metrics.scores()}
                 if any(result.generated for result in results):
                     curves["generated"] = [result.generated for result in results]
+                if mixture := metrics.mixture():
+                    curves["mixture"] = mixture
         return students, results, curves
 
     def train_alone(self, seeds: int, steps: int) -> list[nn.Module]:

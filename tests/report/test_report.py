@@ -122,6 +122,17 @@ def test_what_is_missing_leaves_its_section_out(record, expected):
     assert read.tags.count("section") == len(expected)
 
 
+def test_a_mixture_of_domains_is_drawn():
+    record = records.only_student() | {"mixture": {
+        "step": [0, 10], "share": {"a <b>": [0.5, 0.7], "c": [0.5, 0.3]},
+        "student": {"a <b>": [9.0, 6.0], "c": [4.0, 3.0]}, "teacher": {"a <b>": [3.0, 3.0], "c": [2.0, 2.0]},
+    }}  # fmt: skip
+    read = Page(page(record))
+    assert sections(read) == ["models", "curves"]
+    assert [line["y"] for line in read.figures["plot-mixture0"]["data"]] == [[0.5, 0.7], [0.5, 0.3]]
+    assert [line["y"] for line in read.figures["plot-mixture1"]["data"]] == [[3.0, 2.0], [2.0, 1.5]]
+
+
 def test_names_are_words_and_never_markup():
     read = Page(page(records.worse_than_alone()))
     assert "b" not in read.tags[: read.tags.index("h1")]

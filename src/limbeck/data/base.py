@@ -96,6 +96,7 @@ class Part:
     ids: Tensor
     labels: Tensor | None = None
     augmentation: Augmentation | None = None
+    domain: Tensor | None = None  # [n] int64, the place of each sample's domain in `Data.domains`
     order = "any"  # in which it is read for training: "any", rows of like "length" together, or as a "stream"
 
     def __len__(self) -> int:
@@ -190,6 +191,7 @@ class SubsetPart(Part):
         self.base, self.positions, self.name = base, positions, name or base.name
         self.ids, self.augmentation = base.ids[positions], base.augmentation
         self.labels = None if base.labels is None else base.labels[positions]
+        self.domain = None if base.domain is None else base.domain[positions]
 
     def gather(self, positions: Tensor) -> Inputs:
         return self.base.gather(self.positions[positions])
@@ -215,6 +217,7 @@ class Data:
     features: list[str] | None = None
     about: dict[str, Any] = field(default_factory=dict)
     tokenizer: Any = None  # of token rows: what made them
+    domains: list[str] | None = None  # names, where the samples are of several (`Part.domain`)
 
     @property
     def train(self) -> Part:

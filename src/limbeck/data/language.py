@@ -16,6 +16,7 @@ import torch
 
 from limbeck._optional import need
 from limbeck.data.base import Data, Part
+from limbeck.data.language_domains import domain_sources, load_domains
 from limbeck.data.language_encode import Encoder
 from limbeck.data.language_pack import pack as pack_rows
 from limbeck.data.language_parts import PairPart, TokenRows
@@ -34,7 +35,7 @@ def load_language_data(spec: Any, tokenizer: Any, *, length: int | None = None, 
                        messages: str | None = None, chosen: str | None = None, rejected: str | None = None,
                        template: str | None = None, join: str = "\n", documents: str | None = None, eos: bool = True,
                        long: str | None = None, pack: bool = True, even: bool = False, stream: bool = False,
-                       buffer: int = 4096) -> Data:  # fmt: skip
+                       buffer: int = 4096, domain: str | None = None) -> Data:  # fmt: skip
     """Token rows of a source for causal language models: a `Data` of kind "tokens" whose parts are `TokenRows`.
 
     `spec`: a .txt, JSONL, JSON, CSV, TSV or Parquet file; a folder of such files, named train, valid, test or all taken
@@ -57,11 +58,18 @@ def load_language_data(spec: Any, tokenizer: Any, *, length: int | None = None, 
     `stream`: training is read from JSONL or Parquet files as it is needed, `buffer` records at a time, and is a
     `TokenStream`; `valid` and `test` are files too, or a count or share of the first `buffer` records.
 
+    `domain`: the column that names the domain of each record; or `spec` is a mapping from domain to any of the above. Each
+    domain is then split, packed and cut by itself, and may hold records of another kind (see `Data.domains`).
+
     `about` has the columns used, statistics (samples, rows, tokens, predicted tokens, length p50, p95 and max before cuts,
     share of samples cut, padding), what was left out and why, a hash of the tokenizer, and one of the content with it.
     Raises DataError for what cannot be read or leaves nothing, ArgumentError for options that are not known.
     """
+    options = {key: value for key, value in locals().items() if key not in ("spec", "tokenizer", "domain")}
     tokenizer = _tokenizer(tokenizer)
+    sources = domain_sources(spec, domain, documents)
+    if sources is not None:
+        return load_domains(sources, tokenizer, options)
     named = {
         "text": text, "prompt": prompt, "response": response, "messages": messages, "chosen": chosen, "rejected": rejected,
     }  # fmt: skip

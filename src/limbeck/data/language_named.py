@@ -14,7 +14,7 @@ Splits = dict[str, list[Any]]
 
 
 def named_language(spec: Any) -> Any:
-    """The splits behind a name, each a list of texts or records; anything else as it is.
+    """The splits behind a name, or behind each name of a mapping, lists of texts or records; anything else as it is.
 
     - "wikitext2_small": articles; trained on the official test part and scored on the validation part, as one may
     - "tiny_shakespeare": speeches, 90 / 10 by position - "brown": passages of eight sentences, by file
@@ -22,7 +22,7 @@ def named_language(spec: Any) -> Any:
     """
     if isinstance(spec, str) and spec in NAMED and not Path(spec).exists():
         return NAMED[spec](find_shared(spec))
-    return spec
+    return {name: named_language(source) for name, source in spec.items()} if isinstance(spec, dict) else spec
 
 
 def _lines(path: Path) -> list[str]:

@@ -43,6 +43,7 @@ def train_tokenizer(texts: Iterable[str], size: int = 4096) -> Any:
 
 def texts_of(spec: Any) -> Iterator[str]:
     """All that is written in the training part of a source of texts, answers or chats, to learn a tokenizer from."""
+    from limbeck.data.language_domains import is_mapping_of_domains
     from limbeck.data.language_read import read_splits
 
     def words(value: Any) -> Iterator[str]:
@@ -55,6 +56,8 @@ def texts_of(spec: Any) -> Iterator[str]:
             for inner in value:
                 yield from words(inner)
 
+    if is_mapping_of_domains(spec):
+        return (text for source in spec.values() for text in texts_of(source))
     return words(read_splits(spec)["train"])
 
 

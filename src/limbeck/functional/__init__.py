@@ -15,6 +15,7 @@ from limbeck.functional.aligned import (
 )
 from limbeck.functional.core import Declaration, objective, reduce
 from limbeck.functional.features import attention_map_mse, cosine_distance, feature_l1, feature_mse
+from limbeck.functional.mixture import DomainMixture, apportion, discrepancies
 from limbeck.functional.pace import GenerationThreshold, InterpolationPace
 from limbeck.functional.policy import (
     clipped_policy,

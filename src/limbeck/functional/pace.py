@@ -17,7 +17,7 @@ Source = Literal["generate", "replay", "data"]
 Trend = Literal["decreasing", "constant", "increasing"]
 
 
-class _Kept:
+class Kept:
     """To a dictionary of numbers and back."""
 
     def to_dict(self) -> dict[str, Any]:
@@ -35,7 +35,7 @@ class _Kept:
 
 
 @dataclass(frozen=True)
-class InterpolationPace(_Kept):
+class InterpolationPace(Kept):
     """The share of the teacher in the target of `interpolated_cross_entropy`, from `start` to `end` of the training.
 
     A straight line, ahead of which the share may run: by alpha sigmoid(momentum) (1 - share) a step, the momentum being
@@ -83,7 +83,7 @@ def _sigmoid(x: float) -> float:
 
 
 @dataclass(frozen=True)
-class GenerationThreshold(_Kept):
+class GenerationThreshold(Kept):
     """How often a student is trained on its own text: more when it does worse on validation, less as training ends.
 
     `after` takes each validation loss; the first, from before the training, is only remembered. A loss that is higher

@@ -14,6 +14,7 @@ from limbeck.data.language_tokens import Document
 from limbeck.students.declare import seeded
 
 SYMBOLS, END = 16, 1
+DOMAINS = ["by one", "by two", "by three"]
 
 
 class TinyLM(nn.Module):
@@ -49,14 +50,20 @@ class _Body(nn.Module):
 
 
 def counting(name: str, rows: int, seed: int, first: int = 0) -> TokenRows:
-    """Rows that count on from a number by a step: prompt [start, step], answer the next four numbers and the end."""
+    """Rows that count on from a number by a step: prompt [start, step], answer the next four numbers and the end.
+
+    Rows of one step are a domain (`DOMAINS`).
+    """
     draw = torch.Generator().manual_seed(seed)
-    documents = []
+    documents, steps = [], []
     for _ in range(rows):
         start, step = (int(torch.randint(1, 4, (), generator=draw)) for _ in range(2))
         answer = [2 + (start + step * (k + 1)) % (SYMBOLS - 2) for k in range(4)]
         documents.append(Document.of([2 + start, 2 + step, *answer, END], 2, prompt=2))
-    return TokenRows(name, documents, range(rows), ids=torch.arange(first, first + rows), padding=0)
+        steps.append(step - 1)
+    part = TokenRows(name, documents, range(rows), ids=torch.arange(first, first + rows), padding=0)
+    part.domain = torch.tensor(steps)
+    return part
 
 
 def miscounting(name: str, pairs: int, seed: int, first: int = 0) -> PairPart:
@@ -80,4 +87,4 @@ def language_toy(preferences: bool = False) -> tuple[Data, nn.Module, nn.Module]
     parts = {"train": make("train", 40, 0), "valid": make("valid", 8, 1, first=40)}
     with seeded(0):
         teacher, student = TinyLM(width=16), TinyLM(width=8)
-    return Data("toy", "tokens", parts, target="none"), teacher, student  # type: ignore[arg-type]
+    return Data("toy", "tokens", parts, target="none", domains=DOMAINS), teacher, student  # type: ignore[arg-type]

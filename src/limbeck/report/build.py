@@ -94,13 +94,14 @@ def _curly(sentence: str) -> str:
 def _sections(record: Mapping[str, Any]) -> tuple[list[tuple[str, str, Html]], list[Figure]]:
     """What the record has to show: (key, short name, section) in reading order, and the figures in them."""
     sizes, losses, times = trade.trade_offs(record), curves.curves(record), curves.scores_over_time(record)
+    mixed = curves.mixture(record)
     bins, heat = trust.reliability(record), trust.confusion(record)
     bins_note = ("On the dotted line a model is right as often as it says it is; below it, it is too sure of itself. "
                   "Bars: share of the samples with that confidence.")  # fmt: skip
     listed = [
         ("models", "Models", "Models", tables.models(record)),
         ("size", "Size and score", "Size against score", [_figures(sizes)]),
-        ("curves", "Learning", "How the student learnt", [_figures(losses), _figures(times, small=True)]),
+        ("curves", "Learning", "How the student learnt", [_figures(losses), _figures(mixed), _figures(times, small=True)]),
         ("reliability", "Calibration", "Can its confidence be trusted?",
          [_figures(bins, small=True), tag("p", bins_note, class_="note") if bins else None]),
         ("confusion", "Disagreement", "Where student and teacher differ", _confusion(record, heat)),
@@ -110,7 +111,7 @@ def _sections(record: Mapping[str, Any]) -> tuple[list[tuple[str, str, Html]], l
         ("again", "Run it again", "What was run, and how to run it again", details.again(record)),
     ]  # fmt: skip
     sections = [(key, name, made) for key, name, title, content in listed if (made := section(key, title, *content))]
-    return sections, [*sizes, *losses, *times, *bins, *([heat] if heat else [])]
+    return sections, [*sizes, *losses, *mixed, *times, *bins, *([heat] if heat else [])]
 
 
 def _figures(figures: list[Figure], small: bool = False) -> Html | None:

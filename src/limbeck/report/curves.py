@@ -77,6 +77,34 @@ def _loss_axis(values: Sequence[float]) -> dict[str, Any]:
     return axis("value", rangemode="tozero" if low >= 0 else "normal")
 
 
+def mixture(record: Record) -> list[Figure]:
+    """Where batches were mixed of domains: how much of each, and how far the student's perplexity is above the teacher's."""
+    found = record.get("mixture") or {}
+    if not found:
+        return []
+    lags = {
+        domain: [student / teacher for student, teacher in zip(values, found["teacher"][domain])]
+        for domain, values in found["student"].items()
+    }
+    share = _domains("mixture0", "Share of the domains", found["step"], found["share"], "share of the rows")
+    lag = _domains("mixture1", "Perplexity over the teacher's", found["step"], lags, "ratio on validation rows")
+    return [figure for figure in (share, lag) if figure]
+
+
+def _domains(key: str, title: str, steps: Sequence[Any], values: Mapping[str, Any], label: str) -> Figure | None:
+    lines = {name: points(steps, line) for name, line in values.items()}
+    lines = {name: line for name, line in lines.items() if line[0]}
+    if not lines:
+        return None
+    looks = _looks(list(lines))
+    traces = [trace for name, (xs, ys, _) in lines.items() for trace in _line(name, xs, ys, looks[name], False)]
+    layout = {"xaxis": step_axis([x for xs, _, _ in lines.values() for x in xs]), "yaxis": axis(label, rangemode="tozero"),
+              "showlegend": True, "hovermode": "x unified" if len(lines) <= 8 else "closest"}  # fmt: skip
+    ends = [f"{name}: from {numbers.plain(ys[0])} to {numbers.plain(ys[-1])}." for name, (_, ys, _) in lines.items()]
+    caption = "As measured every few steps; the domains in which the student lags get more."
+    return Figure(key, title, " ".join([f"{title}.", *ends]), traces, layout, 300, caption)
+
+
 def scores_over_time(record: Record) -> list[Figure]:
     """One small plot for each score that was followed while the student learnt."""
     made = [_score(place, *item) for place, item in enumerate((record.get("scores_over_time") or {}).items())]

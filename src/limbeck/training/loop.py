@@ -235,6 +235,9 @@ class Loop:
         self.tokens += counts.get("token", 0.0)
         self.number += 1
         self.ledger.add(number, progress, logs)
+        decided = self.stage.source.decided()
+        if decided and self.rank == 0:
+            self.metrics.add({"stage": self.index, "step": number, **decided})
         if self.watchers:
             self._tell("step")
 

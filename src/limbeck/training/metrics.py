@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ class Metrics:
         places = [(record["stage"], record["step"]) for record in self.records]
         self.records = [
             record for record, at in zip(self.records, places)
-            if at < place or (at == place and "terms" not in record)
+            if at < place or (at == place and not {"terms", "mixture"} & set(record))
         ]  # fmt: skip
         if self.write and self.path is not None and self.path.exists():
             aside = self.path.with_suffix(".tmp")
@@ -85,6 +86,25 @@ class Metrics:
                 curve["step"].append(record["step"] + offsets[record["stage"]])
                 curve["value"].append(value)
         return found
+
+    def mixture(self) -> dict[str, Any]:
+        """What a mixture of domains decided: "step" [n], and by domain [n] its "share", "student" and "teacher" perplexity.
+
+        Empty where nothing was mixed.
+        """
+        offsets, found = self._offsets(), [record for record in self.records if "mixture" in record]
+        if not found:
+            return {}
+        said = [record["mixture"] for record in found]
+        by_domain = {
+            name: {domain: [values(one)[place] for one in said] for place, domain in enumerate(said[0]["domains"])}
+            for name, values in (
+                ("share", lambda one: one["weights"]),
+                ("student", lambda one: [math.exp(loss) for loss in one["student"]]),
+                ("teacher", lambda one: [math.exp(loss) for loss in one["teacher"]]),
+            )
+        }
+        return {"step": [record["step"] + offsets[record["stage"]] for record in found], **by_domain}
 
     def before(self, stage: int) -> int:
         """How many steps the stages before this one had."""

@@ -59,6 +59,10 @@ class Source:
         """What it made, in numbers for the metrics and the run's record; nothing where it only reads."""
         return {}
 
+    def decided(self) -> dict[str, Any]:
+        """What it has decided since it was last asked, in plain values by kind ("mixture"), for the metrics."""
+        return {}
+
     def describe(self) -> str:
         return type(self).__name__
 
