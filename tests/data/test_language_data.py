@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from language_toys import CHAT, CHATML, MARKED, VOCABULARY, load, make_tokenizer, rows, shown, words
 
+from language_toys import CHAT, CHATML, MARKED, VOCABULARY, load, make_tokenizer, rows, shown, words
 from limbeck.data.language_parts import PairPart
 from limbeck.errors import ArgumentError, DataError
 

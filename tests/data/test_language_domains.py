@@ -6,8 +6,8 @@ import json
 
 import pytest
 import torch
-from language_toys import load, make_tokenizer, shown
 
+from language_toys import load, make_tokenizer, shown
 from limbeck.data.language import load_language_data
 from limbeck.data.tokenizer import texts_of
 from limbeck.errors import ArgumentError, DataError

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from language_toys import CHAT, CHATML, load, make_tokenizer, rows, shown
 
+from language_toys import CHAT, CHATML, load, make_tokenizer, rows, shown
 from limbeck.data.language_tokens import tokenizer_hash
 from limbeck.errors import DataError
 

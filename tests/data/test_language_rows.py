@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from language_toys import CHATML, make_tokenizer, shown, tiny, words
 
+from language_toys import CHATML, make_tokenizer, shown, tiny, words
 from limbeck.data.base import SubsetPart, TensorPart
 from limbeck.data.identity import fingerprint_part
 from limbeck.data.language import load_language_data

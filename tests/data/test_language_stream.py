@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import pytest
 import torch
-from language_toys import CHATML, make_tokenizer, tiny, words
 
+from language_toys import CHATML, make_tokenizer, tiny, words
 from limbeck.data.base import Data
 from limbeck.data.language import load_language_data
 from limbeck.data.language_stream import read_stream
