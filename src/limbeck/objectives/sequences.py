@@ -35,8 +35,12 @@ class Answers(Term):
         return labels
 
     def log_probabilities(self, step: Step, ref: Ref) -> Tensor:
-        """log p[label] [batch, tokens], 0 where there is no label."""
-        return label_log_probabilities(step.signal(ref), self.labels(step))
+        """log p[label] [batch, tokens], 0 where there is no label. Found once for all terms of a step."""
+        signal, key = step.signal(ref), f"log p of {ref} {torch.is_grad_enabled()}"
+        known = step.drawn.get(key)
+        if known is None or known[0] is not signal:  # "self" is another signal for every learner
+            known = step.drawn[key] = signal, label_log_probabilities(signal, self.labels(step))
+        return known[1]
 
 
 class Pairs(Answers):
