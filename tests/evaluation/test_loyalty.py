@@ -9,6 +9,7 @@ from scipy.spatial.distance import jensenshannon
 
 from limbeck.data.shared import find_golden
 from limbeck.errors import ArgumentError, DataError, ModelError
+from limbeck.evaluation.fidelity import CLOSENESS
 from limbeck.evaluation.loyalty import (
     agreement,
     confusion,
@@ -100,7 +101,7 @@ def test_agreement_is_split_by_whether_the_teacher_is_right():
         probability_loyalty(student[right].softmax(-1), teacher[right].softmax(-1)), abs=1e-14)  # fmt: skip
     assert result["probability_loyalty_teacher_wrong"] == pytest.approx(
         probability_loyalty(student[wrong].softmax(-1), teacher[wrong].softmax(-1)), abs=1e-14)  # fmt: skip
-    assert set(agreement(student, teacher)) == {"label_agreement", "probability_loyalty"}
+    assert set(agreement(student, teacher)) == {"label_agreement", "probability_loyalty", *CLOSENESS}
     never_wrong = agreement(student, teacher, teacher.argmax(-1))
     assert not [name for name in never_wrong if name.endswith("wrong")]
 

@@ -5,6 +5,7 @@ from torch import nn
 from limbeck.data.base import Data, TensorPart
 from limbeck.errors import ArgumentError, DataError, ModelError
 from limbeck.evaluation.calibration import reliability
+from limbeck.evaluation.fidelity import CLOSENESS
 from limbeck.evaluation.loyalty import agreement, confusion, regression_loyalty
 from limbeck.evaluation.quality import classification_scores, regression_scores
 from limbeck.evaluation.run import evaluate, predict
@@ -120,7 +121,7 @@ def test_evaluate_without_labels():
     result = evaluate(net(), everything, Classification(), teacher=net(seed=1))
     assert result["scores"] == {}
     assert result["reliability"] == []
-    assert set(result["agreement"]) == {"label_agreement", "probability_loyalty"}
+    assert set(result["agreement"]) == {"label_agreement", "probability_loyalty", *CLOSENESS}
 
 
 def test_evaluate_values():

@@ -233,13 +233,13 @@ def test_agreement_with_a_teacher_by_hand():
     labels = part.labels[known]
     assert found["agreement"]["kl_to_teacher"] == pytest.approx(float((p.exp() * (p - q)).sum(1).mean()), rel=1e-5)
     same, right = q.argmax(1) == p.argmax(1), p.argmax(1) == labels
-    assert found["agreement"]["label_agreement"] == pytest.approx(float(same.double().mean()))
-    assert found["agreement"]["label_agreement_teacher_wrong"] == pytest.approx(float(same[~right].double().mean()))
+    assert found["agreement"]["top1_agreement"] == pytest.approx(float(same.double().mean()))
+    assert found["agreement"]["top1_agreement_teacher_wrong"] == pytest.approx(float(same[~right].double().mean()))
     assert found["scores"]["ece"] == pytest.approx(ece(q.exp(), labels), abs=1e-6)
     assert sum(row["count"] for row in found["reliability"]) == int(known.sum())
     itself = task.measure(model, part, model)["agreement"]
     assert itself["kl_to_teacher"] == 0
-    assert itself["label_agreement"] == 1
+    assert itself["top1_agreement"] == 1
 
 
 # checks

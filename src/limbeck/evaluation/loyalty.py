@@ -13,41 +13,20 @@ import torch
 from torch import Tensor
 
 from limbeck.errors import ArgumentError, ModelError
-from limbeck.evaluation.shapes import columns, tensor, values
+from limbeck.evaluation.fidelity import fidelity, jensen_shannon
+from limbeck.evaluation.shapes import pair, tensor, values
 from limbeck.functional.core import UNLABELLED
-
-
-def _pair(student: Any, teacher: Any) -> tuple[Tensor, Tensor]:
-    one, two = columns(student), columns(teacher)
-    if one.shape != two.shape:
-        raise ModelError(
-            f"The student's outputs are {list(one.shape)} and the teacher's {list(two.shape)}; "
-            "to be compared they need the same samples and the same classes."
-        )
-    return one.reshape(-1, one.shape[-1]), two.reshape(-1, two.shape[-1])
-
-
-def _jensen_shannon(student: Tensor, teacher: Tensor, base: float) -> Tensor:
-    """JS divergence of rows of probabilities [n, classes] -> [n], in units of `base`.
-
-    With s = p + q and d = (p - q) / s it is the sum of s/4 [(1 + d) log(1 + d) + (1 - d) log(1 - d)]: every entry is
-    exactly 0 where p = q. The root that follows would turn a rounding of 1e-17 into 3e-9, or into NaN below zero.
-    """
-    total = student + teacher
-    ratio = torch.where(total > 0, (student - teacher) / total, 0)
-    entries = torch.special.xlog1py(1 + ratio, ratio) + torch.special.xlog1py(1 - ratio, -ratio)
-    return (total / 4 * entries).sum(-1).clamp(min=0) / math.log(base)
 
 
 def _loyalty(student: Tensor, teacher: Tensor, base: float) -> Tensor:
     if not base > 1:
         raise ArgumentError(f"base={base!r}: expected 2 (range 0 to 1) or math.e (natural logarithms).")
-    return 1 - _jensen_shannon(student, teacher, base).sqrt()
+    return 1 - (jensen_shannon(student, teacher) / math.log(base)).sqrt()
 
 
 def label_agreement(student_logits: Any, teacher_logits: Any) -> float:
     """Share of rows in which both name the same class. Logits or probabilities, [n, classes] each."""
-    student, teacher = _pair(student_logits, teacher_logits)
+    student, teacher = pair(student_logits, teacher_logits)
     return float((student.argmax(-1) == teacher.argmax(-1)).double().mean())
 
 
@@ -77,25 +56,20 @@ def regression_loyalty(student_values: Any, teacher_values: Any) -> float:
 def agreement(student_logits: Any, teacher_logits: Any, labels: Any = None, base: float = 2.0) -> dict[str, float]:
     """Agreement of two classifiers; logits [n, classes] each, labels [n] with -100 for unlabelled, or None.
 
-    `label_agreement` and `probability_loyalty` over all rows; with labels also each with `_teacher_right` and
-    `_teacher_wrong` behind its name, over the labelled rows of that kind; a kind without rows is left out.
+    What `fidelity` gives, and `probability_loyalty`; with labels this too has `_teacher_right` and `_teacher_wrong` behind
+    its name, over the labelled rows of that kind; a kind without rows is left out.
     Raises ModelError when the shapes do not meet or outputs are NaN.
     """
-    student, teacher = _pair(student_logits, teacher_logits)
-    named = teacher.argmax(-1)
-    measures = {
-        "label_agreement": (student.argmax(-1) == named).double(),
-        "probability_loyalty": _loyalty(student.softmax(-1), teacher.softmax(-1), base),
-    }
-    result = {name: float(each.mean()) for name, each in measures.items()}
+    result = fidelity(student_logits, teacher_logits, labels)
+    student, teacher = pair(student_logits, teacher_logits)
+    loyal = _loyalty(student.softmax(-1), teacher.softmax(-1), base)
+    result["probability_loyalty"] = float(loyal.mean())
     if labels is not None:
-        truth = tensor(labels).reshape(-1)
-        if len(truth) != len(named):
-            raise ArgumentError(f"{len(truth)} labels for {len(named)} rows of logits; expected one for each.")
+        truth, named = tensor(labels).reshape(-1), teacher.argmax(-1)
         labelled, right = truth != UNLABELLED, truth == named
         for kind, chosen in (("teacher_right", labelled & right), ("teacher_wrong", labelled & ~right)):
             if bool(chosen.any()):
-                result |= {f"{name}_{kind}": float(each[chosen].mean()) for name, each in measures.items()}
+                result[f"probability_loyalty_{kind}"] = float(loyal[chosen].mean())
     return result
 
 

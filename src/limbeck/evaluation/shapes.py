@@ -40,6 +40,17 @@ def columns(logits: Any) -> Tensor:
     return logits
 
 
+def pair(student: Any, teacher: Any) -> tuple[Tensor, Tensor]:
+    """Logits of both [..., classes] as [n, classes] float64. Raises ModelError where they do not meet."""
+    one, two = columns(student), columns(teacher)
+    if one.shape != two.shape:
+        raise ModelError(
+            f"The student's outputs are {list(one.shape)} and the teacher's {list(two.shape)}; "
+            "to be compared they need the same samples and the same classes."
+        )
+    return one.reshape(-1, one.shape[-1]), two.reshape(-1, two.shape[-1])
+
+
 def rows(logits: Any, labels: Any) -> tuple[Tensor, Tensor]:
     """Logits [..., classes] and labels [...] as [n, classes] float64 and [n] int64, without items labelled -100.
 

@@ -10,12 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from limbeck.errors import DataError
+from limbeck.evaluation.fidelity import Fidelity
 
 BINS = 15
 
 
 class TokenTally:
-    """What is summed over tokens: nll, hits, calibration bins; beside a teacher also KL and agreement.
+    """What is summed over tokens: nll, hits, calibration bins; beside a teacher also how close the two are.
 
     Feed it blocks of rows (`add`), then ask for `scores`, `agreement` and `reliability`.
     """
@@ -24,8 +25,7 @@ class TokenTally:
         self.count, self.hits, self.nll = 0, 0, 0.0
         self.bins = torch.zeros(3, BINS, dtype=torch.float64)  # count, confidence, hits
         self.pairs, self.ordered = 0, 0
-        self.compared, self.kl = 0, 0.0
-        self.agreed = {"": [0, 0], "_teacher_right": [0, 0], "_teacher_wrong": [0, 0]}  # agreeing, all
+        self.fidelity = Fidelity("top1_agreement")
 
     @torch.no_grad()
     def add(self, student: Tensor, labels: Tensor, teacher: Tensor | None = None) -> None:
@@ -43,18 +43,10 @@ class TokenTally:
         if teacher is None:
             return
         size = min(student.shape[-1], teacher.shape[-1])
-        log_p, log_q = _log_softmax(teacher[..., :size]), log_q if size == student.shape[-1] else (
-            _log_softmax(student[..., :size])
+        self.fidelity.add(
+            log_q if size == student.shape[-1] else _log_softmax(student[..., :size]),
+            _log_softmax(teacher[..., :size]), labels,
         )  # fmt: skip
-        gap = (log_p.exp() * (log_p - log_q)).where(log_p > -torch.inf, 0).sum(-1)
-        self.kl += float(gap.double().sum())
-        self.compared += len(labels)
-        theirs = log_p.argmax(-1)
-        same, teacher_right = log_q.argmax(-1) == theirs, theirs == labels
-        for suffix, chosen in (("", None), ("_teacher_right", teacher_right), ("_teacher_wrong", ~teacher_right)):
-            kept = same if chosen is None else same[chosen]
-            self.agreed[suffix][0] += int(kept.sum())
-            self.agreed[suffix][1] += len(kept)
 
     def add_pairs(self, chosen: Tensor, rejected: Tensor) -> None:
         """Log-probabilities of the chosen and of the rejected answers [pairs]."""
@@ -77,11 +69,8 @@ class TokenTally:
         }  # fmt: skip
 
     def agreement(self) -> dict[str, float]:
-        """`kl_to_teacher` (nats per token) and `label_agreement` (same likeliest token), also where the teacher is right."""
-        if not self.compared:
-            return {}
-        shares = {f"label_agreement{suffix}": same / n for suffix, (same, n) in self.agreed.items() if n}
-        return {"kl_to_teacher": self.kl / self.compared, **shares}
+        """How close student and teacher are, see `fidelity`: `kl_to_teacher` (nats per token), `top1_agreement`, ..."""
+        return self.fidelity.result()
 
     def reliability(self) -> list[dict[str, Any]]:
         """The points of a reliability diagram over tokens, as `calibration.reliability` gives them over samples."""

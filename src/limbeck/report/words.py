@@ -67,7 +67,7 @@ _ALL = [
     Measure(
         "nll",
         "Negative log-likelihood",
-        "How surprised the model is by the right class, in nats; confident errors cost most.",
+        "How surprised the model is by the right answer, in nats; confident errors cost most.",
         "less",
     ),
     Measure("brier", "Brier score", "Mean squared distance of the probabilities from the truth, 0 to 2.", "less"),
@@ -113,6 +113,41 @@ _ALL = [
         "more",
         True,
     ),
+    Measure(
+        "top1_agreement",
+        "Top-1 agreement",
+        "Share of tokens for which both find the same one the likeliest, right or wrong.",
+        "more",
+        True,
+    ),
+    Measure(
+        "kl_to_teacher",
+        "KL to the teacher",
+        "What is lost, in nats, by taking the student's probabilities for the teacher's; 0 is identical.",
+        "less",
+    ),
+    Measure(
+        "js_to_teacher",
+        "Jensen-Shannon divergence",
+        "How far the two models' probabilities lie apart, in nats: 0 is identical, 0.693 has nothing in common.",
+        "less",
+    ),
+    Measure(
+        "tv_to_teacher",
+        "Total variation",
+        "Share of its probability that the student puts elsewhere than the teacher.",
+        "less",
+        True,
+    ),
+    Measure(
+        "second_choice_agreement",
+        "Same second choice",
+        "Of what both get right, the share for which they name the same runner-up: right for the teacher's reasons.",
+        "more",
+        True,
+    ),
+    Measure("exact_match", "Exact match", "Share of the generated answers that are the right one.", "more", True, True),
+    Measure("rouge_l", "ROUGE-L", "Longest common subsequence of words with the reference, as an F1 score.", "more", True),
     Measure("regression_loyalty", "Loyalty of values", "Pearson correlation of the two models' values.", "more"),
     Measure("parameters", "Parameters", "Numbers that were learnt.", "less"),
     Measure("bytes", "Bytes", "Size of the weights when saved.", "less"),
@@ -123,6 +158,9 @@ MEASURES = {measure.key: measure for measure in _ALL}
 MAIN = ("accuracy", "mse", "perplexity", "spearman", "auroc", "macro_f1")
 FORMATS = {"parameters": numbers.count, "bytes": numbers.size, "macs": numbers.count, "peak_memory_bytes": numbers.size}
 _SUFFIXES = {"_teacher_right": "where the teacher is right", "_teacher_wrong": "where the teacher is wrong"}
+
+# what the table of models leaves to the section about fidelity
+DETAILS = ("js_to_teacher", "tv_to_teacher", "second_choice_agreement")
 
 ROLES = {
     "teacher": "gives the targets",
@@ -144,6 +182,16 @@ def measure(key: str) -> Measure:
             return Measure(key, f"{base.label}, {short}", f"The same, {words}.", base.better, base.share)
     label = key.replace("_", " ")
     return Measure(key, label[:1].upper() + label[1:])
+
+
+def is_detail(key: str) -> bool:
+    """Whether an agreement is shown in the section about fidelity only."""
+    return key in DETAILS or key.endswith(tuple(_SUFFIXES))
+
+
+def items_of(record: Mapping[str, Any]) -> str:
+    """What scores are shares of: "tokens" or "samples"."""
+    return "tokens" if record.get("task") == "causal_lm" else "samples"
 
 
 def main_measure(record: Mapping[str, Any]) -> Measure | None:
