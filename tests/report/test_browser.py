@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import sample_records as records
+from sample_language import language
 
 from limbeck.report import render
 
@@ -34,7 +35,7 @@ def browser() -> Iterator[Any]:
 def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("reports")
     made = {"full": records.full(), "hostile": records.worse_than_alone(), "least": records.only_student(),
-            "regression": records.regression()}  # fmt: skip
+            "regression": records.regression(), "language": language()}  # fmt: skip
     return {name: render(record, folder / f"{name}.html") for name, record in made.items()}
 
 
@@ -108,7 +109,7 @@ def test_it_draws_offline_without_a_word_on_the_console_and_fits(visits, name):
     assert sum(url.startswith("file:") for url in visit.requests) == 1  # the page itself, nothing beside it
 
 
-@pytest.mark.parametrize(("name", "plots"), [("least", 0), ("regression", 3)])
+@pytest.mark.parametrize(("name", "plots"), [("least", 0), ("regression", 3), ("language", 7)])
 def test_records_with_less(browser, reports, name, plots):
     with Visit(browser, reports[name], 400) as visit:
         assert visit.page.locator(".plot").count() == plots
@@ -133,7 +134,7 @@ def test_tab_reaches_everything_that_can_be_used(visits):
         page.keyboard.press("Tab")
         reached.append(page.evaluate("document.activeElement.className || document.activeElement.tagName"))
     assert reached[0] == "skip"
-    assert reached.count("scroll") == 3  # models, disagreements, exports
+    assert reached.count("scroll") == 4  # models, fidelity, disagreements, exports
     assert reached.count("copy") >= 2
     assert "SUMMARY" in reached
 

@@ -59,7 +59,9 @@ class Page(HTMLParser):
 
 
 def sections(read: Page) -> list[str]:
-    known = ["models", "size", "curves", "reliability", "confusion", "exports", "data", "dry-run", "again"]
+    known = [
+        "models", "size", "curves", "reliability", "fidelity", "samples", "confusion", "exports", "data", "dry-run", "again",
+    ]  # fmt: skip
     return [name for name in known if name in read.ids]
 
 
@@ -76,6 +78,7 @@ def test_the_file_is_whole_small_and_carries_plotly_once(tmp_path):
         "size",
         "curves",
         "reliability",
+        "fidelity",
         "confusion",
         "exports",
         "data",
@@ -182,7 +185,9 @@ def test_worse_is_said_as_plainly_as_better():
 
 
 def test_the_best_small_model_is_marked_only_where_the_difference_is_clear():
-    assert page(records.full()).count('class="best"') == 8  # five scores and three agreements, all the student's
+    assert (
+        page(records.full()).count('class="best"') == 10
+    )  # five scores and two agreements; three of them again in the section about fidelity
     record = records.full()
     for each in record["models"][1:]:
         each["agreement"] = {}

@@ -11,12 +11,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from limbeck.report import curves, details, tables, trade, trust
+from limbeck.report import curves, details, fidelity, language, tables, trade, trust
 from limbeck.report.compare import scored_part
 from limbeck.report.figures import Figure
 from limbeck.report.markup import Html, grid, join, section, tag
 from limbeck.report.numbers import share
 from limbeck.report.verdict import verdict
+from limbeck.report.words import items_of
 
 # nothing may be loaded from anywhere, whatever a name in the record says
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
@@ -97,13 +98,15 @@ def _sections(record: Mapping[str, Any]) -> tuple[list[tuple[str, str, Html]], l
     mixed = curves.mixture(record)
     bins, heat = trust.reliability(record), trust.confusion(record)
     bins_note = ("On the dotted line a model is right as often as it says it is; below it, it is too sure of itself. "
-                  "Bars: share of the samples with that confidence.")  # fmt: skip
+                  f"Bars: share of the {items_of(record)} with that confidence.")  # fmt: skip
     listed = [
         ("models", "Models", "Models", tables.models(record)),
         ("size", "Size and score", "Size against score", [_figures(sizes)]),
         ("curves", "Learning", "How the student learnt", [_figures(losses), _figures(mixed), _figures(times, small=True)]),
         ("reliability", "Calibration", "Can its confidence be trusted?",
          [_figures(bins, small=True), tag("p", bins_note, class_="note") if bins else None]),
+        ("fidelity", "Fidelity", "Is it like its teacher, or only as good?", fidelity.fidelity(record)),
+        ("samples", "Answers", "What they write", language.generated(record)),
         ("confusion", "Disagreement", "Where student and teacher differ", _confusion(record, heat)),
         ("exports", "Exports", "Files to deploy", details.exports(record)),
         ("data", "Data", "Data", details.data(record)),

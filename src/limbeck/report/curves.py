@@ -114,7 +114,7 @@ def scores_over_time(record: Record) -> list[Figure]:
 def _score(place: int, key: str, line: Mapping[str, Any]) -> Figure | None:
     what = measure(key)
     xs, ys, _ = points((line or {}).get("step") or [], (line or {}).get("value") or [])
-    if not xs:
+    if len(xs) < 2:  # one evaluation is no course
         return None
     digits, unit, scale = numbers.decimals(ys, what.share), " %" if what.share else "", 100 if what.share else 1
     best = ys.index(max(ys) if what.better == "more" else min(ys))

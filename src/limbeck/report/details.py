@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
-from limbeck.report import numbers
+from limbeck.report import language, numbers
 from limbeck.report.compare import models_of, way_of
 from limbeck.report.markup import Html, code, facts, grid, join, tag
 from limbeck.report.numbers import number, plain, positive, stat
@@ -49,7 +49,11 @@ def data(record: Record) -> list[Html | None]:
     """What was learnt from and measured on."""
     given = record.get("data") or {}
     known = {"name", "kind", "counts", "classes", "split", "warnings"}
-    counts = given.get("counts")
+    table = language.statistics(record)
+    known |= {"statistics", "left_out"} if table else set()
+    counts, split = given.get("counts"), given.get("split")
+    if table:  # it has them
+        counts, split = {}, {key: value for key, value in (split or {}).items() if key != "sizes"}
     tiles = []
     for name, value in counts.items() if isinstance(counts, Mapping) else []:
         tiles += flat(value, _words(name)) if number(value) is None else [(_words(name), plain(number(value), 0))]
@@ -61,10 +65,10 @@ def data(record: Record) -> list[Html | None]:
         ("Data", given.get("name")),
         ("Kind", given.get("kind")),
         ("Classes", classes),
-        *flat(given.get("split"), "Split"),
+        *flat(split, "Split"),
     ]
     pairs += [pair for name, value in given.items() if name not in known for pair in flat(value, _words(name))]
-    return [facts_row(tiles), facts(pairs), warnings(record)]
+    return [facts_row(tiles), table, facts(pairs), warnings(record)]
 
 
 def facts_row(tiles: list[tuple[str, str]]) -> Html | None:

@@ -10,7 +10,7 @@ from limbeck.report.compare import against_baseline, cost, first_of, latencies, 
 from limbeck.report.markup import Html, join, scroll, tag
 from limbeck.report.numbers import Stat, decimals, milliseconds, number, rate
 from limbeck.report.text import keys_of, way_name, ways_of
-from limbeck.report.words import FORMATS, ROLES, Measure, measure
+from limbeck.report.words import FORMATS, ROLES, Measure, is_detail, measure
 
 Record = Mapping[str, Any]
 DASH = Html('<span class="none">\u2013</span>')
@@ -33,31 +33,50 @@ def head(what: Measure) -> Html:
 
 def models(record: Record) -> list[Html | None]:
     """The table of models, and in words where the student is better and where it is worse than without its teacher."""
-    columns = models_of(record)
-    gaps = {what.key: (what, ours, theirs, gap) for what, ours, theirs, gap in against_baseline(record)}
-    titles = [
-        tag("th", _named(model), tag("small", ROLES.get(str(model.get("role")), "")), scope="col") for model in columns
-    ]
-    if gaps:
-        titles.append(tag("th", "Student against alone", tag("small", "difference \u00b1 standard error"), scope="col"))
-    width, last = len(titles) + 1, tag("td") if gaps else None
+    columns, gaps = models_of(record), gaps_of(record)
+    width, last = len(columns) + (2 if gaps else 1), tag("td") if gaps else None
     timed = "Time to answer: median; below it the 95th percentile, and samples per second"
+    agreed = [key for key in keys_of(record, "agreement") if not is_detail(key)]
     groups = [
         _group(
             f"Quality on the {scored_part(record)} part",
             width,
             [_scores(columns, key, gaps) for key in keys_of(record, "scores")],
         ),
-        _group("Agreement with the teacher", width, [_scores(columns, k, gaps) for k in keys_of(record, "agreement")]),
+        _group("Agreement with the teacher", width, [_scores(columns, key, gaps) for key in agreed]),
         _group("Size and work", width, [_costs(columns, key, last) for key in keys_of(record, "cost")]),
         _group(timed, width, [_latencies(columns, way, last) for way in ways_of(record)]),
     ]
     if not any(groups):
         return []
+    return [_findings(record, gaps), _table("Models", columns, gaps, groups), _legend(record, gaps)]
+
+
+def scores(record: Record, label: str, groups: Mapping[str, Sequence[str]]) -> Html | None:
+    """A table of some scores and agreements, in groups with a title each; None where no model has any of them."""
+    columns, gaps = models_of(record), gaps_of(record)
+    width = len(columns) + (2 if gaps else 1)
+    made = []
+    for title, keys in groups.items():
+        found = [key for key in keys if any(score(model, key) for model in columns)]
+        made.append(_group(title, width, [_scores(columns, key, gaps) for key in found]))
+    return _table(label, columns, gaps, made) if any(made) else None
+
+
+def gaps_of(record: Record) -> dict[str, tuple]:
+    """Student against the same student alone, by score: measure, student, alone, difference."""
+    return {what.key: (what, ours, theirs, gap) for what, ours, theirs, gap in against_baseline(record)}
+
+
+def _table(label: str, columns: Sequence[Record], gaps: Mapping[str, tuple], groups: Sequence[Html | None]) -> Html:
+    titles = [
+        tag("th", _named(model), tag("small", ROLES.get(str(model.get("role")), "")), scope="col") for model in columns
+    ]
+    if gaps:
+        titles.append(tag("th", "Student against alone", tag("small", "difference \u00b1 standard error"), scope="col"))
     header = tag("thead", tag("tr", tag("td", class_="corner"), titles))
-    kind = "models few" if width < 4 else "models"
-    made = tag("table", header, groups, class_=kind, style=f"--columns:{width - 1}")
-    return [_findings(record, gaps), scroll("Models", made), _legend(record, gaps)]
+    kind = "models few" if len(titles) < 3 else "models"
+    return scroll(label, tag("table", header, groups, class_=kind, style=f"--columns:{len(titles)}"))
 
 
 def _named(model: Record) -> Html:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from limbeck.report.compare import against_baseline, cost, first_of, latencies, models_of, score
 from limbeck.report.numbers import Stat, decimals, milliseconds, number, rate
-from limbeck.report.words import FORMATS, measure
+from limbeck.report.words import FORMATS, is_detail, measure
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -70,7 +70,8 @@ def table(record: Mapping[str, Any]) -> Table:
     if compared:
         result.add_column("against alone", justify="right")
     extra = [""] if compared else []
-    for key in [*keys_of(record, "scores"), *keys_of(record, "agreement")]:
+    agreed = [key for key in keys_of(record, "agreement") if not is_detail(key)]  # the page and --json have all
+    for key in [*keys_of(record, "scores"), *agreed]:
         what, found = measure(key), [score(model, key) for model in models]
         digits = decimals([each.mean for each in found if each], what.share)
         cells = [what.spread(each, digits) if isinstance(each, Stat) else "\u2013" for each in found]

@@ -8,7 +8,7 @@ from typing import Any
 from limbeck.report.compare import models_of, score
 from limbeck.report.figures import SYMBOLS, Figure, axis, colour, words
 from limbeck.report.numbers import number
-from limbeck.report.words import measure
+from limbeck.report.words import items_of, measure
 
 Record = Mapping[str, Any]
 LARGE = 30  # classes above which a heat map cannot be read any more
@@ -17,11 +17,11 @@ WRITTEN = 16  # classes up to which the counts stand in the cells
 
 def reliability(record: Record) -> list[Figure]:
     """For each model: how often it is right where it says how sure it is, and for how many samples it says so."""
-    made = [_reliability(place, model) for place, model in enumerate(models_of(record))]
+    made = [_reliability(place, model, items_of(record)) for place, model in enumerate(models_of(record))]
     return [figure for figure in made if figure]
 
 
-def _reliability(place: int, model: Record) -> Figure | None:
+def _reliability(place: int, model: Record, items: str) -> Figure | None:
     needed = ("count", "lower", "upper", "confidence", "accuracy")
     bins = [each for each in model.get("reliability") or [] if all(number(each.get(key)) is not None for key in needed)]
     bins = [each for each in bins if each["count"]]
@@ -30,7 +30,8 @@ def _reliability(place: int, model: Record) -> Figure | None:
     role, total = str(model.get("role")), sum(each["count"] for each in bins)
     said = [[100 * each["lower"], 100 * each["upper"], each["count"], 100 * each["count"] / total] for each in bins]
     bin_line = (
-        "sure to %{customdata[0]:.0f}\u2013%{customdata[1]:.0f} %: %{customdata[2]:,} samples (%{customdata[3]:.1f} %)"
+        "sure to %{customdata[0]:.0f}\u2013%{customdata[1]:.0f} %: %{customdata[2]:,} "
+        f"{items} (%{{customdata[3]:.1f}} %)"
     )
     traces: list[dict[str, Any]] = [
         {"type": "scatter", "mode": "lines", "x": [0, 100], "y": [0, 100], "hoverinfo": "skip",
@@ -47,12 +48,12 @@ def _reliability(place: int, model: Record) -> Figure | None:
     layout = {
         "xaxis": axis("stated confidence (%)", range=[0, 101], dtick=25, anchor="y2"),
         "yaxis": axis("right (%)", range=[0, 101], dtick=25, domain=[0.36, 1]),
-        "yaxis2": axis("samples (%)", domain=[0, 0.24], nticks=4, rangemode="tozero"),
+        "yaxis2": axis(f"{items} (%)", domain=[0, 0.24], nticks=4, rangemode="tozero"),
         "margin": {"l": 52, "r": 14, "t": 10, "b": 48},
     }
     found = score(model, "ece")
     caption = f"Calibration error {measure('ece').spread(found)}." if found else ""
-    alt = f"Reliability of {model.get('name')} in {len(bins)} bins over {total:,} samples. {caption}"
+    alt = f"Reliability of {model.get('name')} in {len(bins)} bins over {total:,} {items}. {caption}"
     return Figure(f"reliability{place}", str(model.get("name")), alt, traces, layout, 380, caption, role=role)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from limbeck.report.compare import common_latency, cost, difference, first_of, latencies, score, scored_samples
 from limbeck.report.numbers import Stat, decimals, fraction, plain, share, times
-from limbeck.report.words import Measure, main_measure
+from limbeck.report.words import Measure, items_of, main_measure
 
 
 def verdict(record: Mapping[str, Any]) -> str:
@@ -81,7 +81,8 @@ def _baseline(record: Mapping[str, Any], measure: Measure, ours: Stat, alone: St
     found = difference(ours, alone, measure, scored_samples(record))
     word = found.word(measure)
     verb = "reaches" if measure.share else "has"
-    text = f"trained alone on the same labels it {verb} {measure.text(alone.mean, digits)} ({_seeds(alone, measure, digits)}"
+    given = "text" if items_of(record) == "tokens" else "labels"
+    text = f"trained alone on the same {given} it {verb} {measure.text(alone.mean, digits)} ({_seeds(alone, measure, digits)}"
     text += ", so the spread is not known)" if found.clear is None and len(alone.values) == 1 else ")"
     if word == "no clear difference":
         gap = measure.step(found.mean, found.error)

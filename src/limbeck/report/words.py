@@ -146,8 +146,22 @@ _ALL = [
         "more",
         True,
     ),
+    Measure(
+        "accuracy_teacher_wrong",
+        "Right where the teacher is wrong",
+        "Share of the teacher's errors that it does not make.",
+        "more",
+        True,
+    ),
     Measure("exact_match", "Exact match", "Share of the generated answers that are the right one.", "more", True, True),
-    Measure("rouge_l", "ROUGE-L", "Longest common subsequence of words with the reference, as an F1 score.", "more", True),
+    Measure(
+        "rouge_l", "ROUGE-L", "Longest common subsequence of words with the reference, as an F1 score.", "more", True
+    ),
+    Measure("edit_similarity", "Edit similarity", "Share of the words that no edit would touch.", "more", True),
+    Measure("step_overlap", "Overlap of steps", "F1 score of the steps that both texts have.", "more", True),
+    Measure(
+        "answer_agreement", "Same answer", "Share of the texts that come to the same final answer.", "more", True, True
+    ),
     Measure("regression_loyalty", "Loyalty of values", "Pearson correlation of the two models' values.", "more"),
     Measure("parameters", "Parameters", "Numbers that were learnt.", "less"),
     Measure("bytes", "Bytes", "Size of the weights when saved.", "less"),
@@ -176,10 +190,10 @@ def measure(key: str) -> Measure:
     for suffix, words in _SUFFIXES.items():
         base = MEASURES.get(key.removesuffix(suffix))
         if base and key.endswith(suffix):
-            short = words.removeprefix("where the ").replace(
-                " is ", " "
-            )  # tables in a terminal have no room for meanings
-            return Measure(key, f"{base.label}, {short}", f"The same, {words}.", base.better, base.share)
+            # tables in a terminal have no room for meanings
+            short = words.removeprefix("where the ").replace(" is ", " ")
+            better = "" if suffix == "_teacher_wrong" else base.better  # to copy errors is neither good nor bad
+            return Measure(key, f"{base.label}, {short}", f"The same, {words}.", better, base.share)
     label = key.replace("_", " ")
     return Measure(key, label[:1].upper() + label[1:])
 

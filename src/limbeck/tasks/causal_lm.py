@@ -64,8 +64,8 @@ class CausalLM(Task):
         if isinstance(spec, Data):
             self._reads(spec.tokenizer)
             return spec
-        spec = named_language(spec)
-        found = None if tokenizer is None else as_tokenizer(tokenizer, lambda: texts_of(spec))
+        texts = named_language(spec)
+        found = None if tokenizer is None else as_tokenizer(tokenizer, lambda: texts_of(texts))
         for model in models:
             found = found or tokenizer_of_spec(model)
         if found is None:
@@ -74,7 +74,10 @@ class CausalLM(Task):
                 "tokenizer=bpe:4096 to learn one from these texts."
             )
         self._reads(found)
-        return load_language_data(spec, found, **options)
+        data = load_language_data(texts, found, **options)
+        if texts is not spec:
+            data.name = data.about["source"] = spec
+        return data
 
     def _reads(self, tokenizer: Any) -> None:
         """Take the data's tokenizer: for students made here, and for the number of tokens that count."""
