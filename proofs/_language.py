@@ -24,6 +24,7 @@ from limbeck.data.language_parts import TokenRows
 from limbeck.data.language_tokens import Document
 from limbeck.data.splits import take
 from limbeck.data.tokenizer import train_tokenizer
+from limbeck.proving import paired
 from limbeck.students.declare import seeded
 from limbeck.tasks import resolve
 from limbeck.teachers.load import load_model
@@ -97,6 +98,17 @@ def given_text(seed: int, recipe: str, teacher: nn.Module | None = None, **optio
     ):
         found |= {name: score(run), f"{name}_kl": score(run, "kl_to_teacher")}
     return found
+
+
+def judge_given_text(rows: list[dict[str, float]], margin: float = 0.0) -> tuple[bool, str]:
+    """Whether the method's NLL is below the student's alone, and at most `margin` above forward KL's; and what was found."""
+    alone, alone_error = paired(rows, "method", "alone")
+    other, other_error = paired(rows, "method", "forward_kl")
+    kl, kl_error = paired(rows, "method_kl", "forward_kl_kl")
+    return alone + alone_error < 0 and other <= margin, (
+        f"Test NLL {alone:+.3f} ± {alone_error:.3f} nats from the student alone, {other:+.3f} ± {other_error:.3f} from "
+        f"forward KL; KL to the teacher {kl:+.3f} ± {kl_error:.3f} from forward KL's."
+    )
 
 
 # tiny-reason: sums with their carries written out, and an exact checker

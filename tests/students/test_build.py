@@ -163,7 +163,7 @@ def test_sizes_come_from_rows_and_texts():
     [
         ("cnn", rows(), ModelError, "takes images"),
         ("mlp", texts(), ModelError, "Use 'bag'"),
-        ("bag", images(), ModelError, "not for image data"),
+        ("bag", images(), ModelError, "does not take what"),
         ("mlp", None, ArgumentError, "needs inputs, outputs"),
         ("encoder", texts(), ModelError, "teacher has none"),
         ("shrink(depth=2)", rows(), ModelError, "no teacher module"),

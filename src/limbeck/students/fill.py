@@ -73,7 +73,7 @@ def _fits(name: str, data: Data) -> None:
     if wanted == data.kind or (wanted is None and data.kind not in READS.values()):
         return
     fitting = next((f"'{word}'" for word, kind in READS.items() if kind == data.kind), "'mlp:64'")
-    raise ModelError(f"The student {name!r} is not for {data.kind} data, and {data.name!r} is that. Use {fitting}.")
+    raise ModelError(f"The student {name!r} does not take what {data.name!r} holds ({data.kind}). Use {fitting}.")
 
 
 def outputs_of(data: Data, task: Task | None = None) -> int:

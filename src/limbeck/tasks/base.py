@@ -73,6 +73,10 @@ class Task:
         raise NotImplementedError(f"{type(self).__name__} does not measure models itself")
 
     # what it checks and how it leaves the house
+    def width(self, data: Data) -> int | None:
+        """How many outputs a model of these data has; None where models may differ in it (padded vocabularies)."""
+        return None
+
     def check(self, data: Data, models: dict[str, nn.Module]) -> None:
         """Raise a LimbeckError where data and models do not fit, before anything is trained."""
 
