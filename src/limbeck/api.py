@@ -292,9 +292,11 @@ def _evaluation(job: Job) -> Callable[[nn.Module], dict[str, float]] | None:
 def _check(bound: Bound, job: Job, teacher: nn.Module | None) -> None:
     have = job.has()
     ways = {
-        "logits": "it learns from a teacher: give teacher=.",
+        "logits": "it learns from a teacher: give teacher=, a model whose outputs can be read.",
+        "answers": "it learns from what a teacher writes: give teacher=, a model and no store.",
         "features": "it looks inside the teacher: give teacher= as a module, not as an estimator or a function.",
         "labels": "it learns from labels, and no training sample has one: give label=, or a recipe without labels (ssld).",
+        "prompts": "models answer prompts in it: give data with prompts and responses, or chats.",
         "preferences": "it learns from pairs of answers: give data with the columns prompt, chosen and rejected.",
         "unlabelled": "it needs unlabelled samples: give unlabelled=, or hide some labels by labelled=.",
     }
@@ -310,7 +312,7 @@ def _check(bound: Bound, job: Job, teacher: nn.Module | None) -> None:
     job.task.check(job.data, models)
     if job.teacher is not None:
         job.teacher.check(job.data)
-        if teacher is None:
+        if teacher is None and job.teacher.gives_logits:
             _check_outputs(job)
 
 

@@ -118,7 +118,12 @@ class Trial:
             warnings.append(f"The data have no test part: scores are those of the {part} part.")
         theirs = None
         if job.teacher is not None and not job.teacher.covers(job.data.parts[part]):
-            warnings.append(f"The stored teacher has no signals of the {part} part, so that it is not measured on it.")
+            which = (
+                "The stored teacher has no signals"
+                if job.teacher.stored
+                else "The teacher only writes: it gives no logits"
+            )
+            warnings.append(f"{which} of the {part} part, so that it is not measured on it.")
         elif job.teacher is not None:
             module = job.teacher.module if isinstance(job.teacher, ModuleTeacher) else None
             teacher_record, theirs, _ = model_record(

@@ -1,5 +1,6 @@
 """What every recipe must do; a new one is tested by being listed."""
 
+import copy
 import re
 
 import pytest
@@ -65,8 +66,11 @@ def test_what_it_needs_is_what_it_says(name):
     recipe = EVERY[name]
     for need in recipe.needs:
         job = toy_job(recipe)
-        if need in ("logits", "features"):
+        if need in ("logits", "features", "answers"):
             job.teacher = None
+        elif need == "prompts":
+            job.data.parts["train"] = part = copy.copy(job.data.train)
+            part.prompts = torch.zeros_like(part.prompts)
         elif need == "preferences":
             job.data.parts["train"] = job.data.train.chosen()
         else:
@@ -76,7 +80,7 @@ def test_what_it_needs_is_what_it_says(name):
     job = toy_job(recipe)
     if not {"labels", "preferences"} & set(recipe.needs):
         job.data.parts["train"] = job.data.train.with_labels(None)
-    if not {"logits", "features"} & set(recipe.needs):
+    if not {"logits", "features", "answers"} & set(recipe.needs):
         job.teacher = None
     assert Runner(cpu=True).run(recipe(job)).steps > 0
 

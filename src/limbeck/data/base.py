@@ -138,7 +138,7 @@ class Part:
         return ~self.labels.isnan() if self.labels.is_floating_point() else self.labels != UNLABELLED
 
     def kinds(self) -> set[str]:
-        """Which kinds of samples there are: "labels", "unlabelled", "preferences"."""
+        """Which kinds of samples there are: "labels", "unlabelled", "preferences", "prompts"."""
         known = self.is_labelled()
         return {kind for kind, some in (("labels", known), ("unlabelled", ~known)) if bool(some.any())}
 

@@ -25,8 +25,9 @@ def sampler_of(model: Any, task: Any, ends: Ends, *, mix: tuple[Any, float] | No
     loop without a cache), "vllm:FOLDER", or a `Sampler`. `mix`: a teacher and its share alpha: tokens are then drawn from
     alpha p_teacher + (1 - alpha) p_model. Raises ModelError for what cannot write.
     """
-    from limbeck.teachers.base import ModuleTeacher, Teacher
+    from limbeck.teachers.base import ModuleTeacher, Teacher, WritingTeacher
 
+    model = model.sampler if isinstance(model, WritingTeacher) else model
     if isinstance(model, Sampler):
         if mix is not None:
             raise ModelError(f"A {type(model).__name__} gives no distributions that a teacher's could be mixed into.")

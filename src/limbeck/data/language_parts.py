@@ -71,6 +71,9 @@ class TokenRows(Part):
             return torch.ones(len(self), dtype=torch.bool)  # a document without one is no document
         return torch.zeros(len(self), dtype=torch.bool) if labels is None else (labels != UNLABELLED).any(1)
 
+    def kinds(self) -> set[str]:
+        return super().kinds() | ({"prompts"} if bool((self.prompts > 0).any()) else set())
+
     def gather(self, positions: Tensor) -> Inputs:
         return self._inputs(*self._place(positions, self.width))
 
@@ -143,7 +146,7 @@ class PairPart(Part):
         return torch.ones(len(self), dtype=torch.bool)
 
     def kinds(self) -> set[str]:
-        return {"labels", "preferences"}
+        return {"labels", "preferences"} | (self.rows.kinds() & {"prompts"})
 
     def chosen(self) -> TokenRows:
         """The chosen answers alone, one a row: what plain objectives learn from."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from limbeck.errors import ArgumentError, nearest
 
-NEEDS = ("logits", "features", "labels", "unlabelled", "preferences")
+NEEDS = ("logits", "features", "answers", "labels", "unlabelled", "preferences", "prompts")
 FIELDS = (
     "classifiers", "drafters", "embeddings", "generative", "graphs-data", "language", "multimodal", "served", "students",
 )  # fmt: skip
@@ -82,8 +82,8 @@ def recipe(*, paper: str, year: int, field: str, needs: tuple[str, ...] = ("logi
            tasks: tuple[str, ...] = ("classification",)) -> Callable[[Callable[..., Any]], Recipe]:  # fmt: skip
     """Declare a function of a job as a recipe. Its name is the function's.
 
-    `needs`: what the user must have, out of "logits" (a teacher), "features" (its inside), "labels", "unlabelled" inputs,
-    "preferences" (chosen and rejected answers).
+    `needs`: what the user must have, out of "logits" (a teacher), "features" (its inside), "answers" (it writes), "labels",
+    "unlabelled" inputs, "preferences" (chosen and rejected answers), "prompts" to be answered.
     """
     if field not in FIELDS:
         raise TypeError(f"field={field!r}: expected one of {FIELDS}")

@@ -28,7 +28,9 @@ def toy_job(recipe: Recipe | None = None, **settings: Any) -> Job:
         from limbeck.recipes.toy_language import language_toy
 
         tokens, large, small = language_toy("preferences" in recipe.needs if recipe else False)
-        return Job(task, tokens, small, ModuleTeacher(large), given)
+        valid = tokens.parts["valid"]
+        return Job(task, tokens, small, ModuleTeacher(large), given,
+                   evaluation=lambda module: task.measure(module, valid)["scores"])  # fmt: skip
     generator = torch.Generator().manual_seed(0)
     student: nn.Module
     if task.name == "regression":

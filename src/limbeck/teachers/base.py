@@ -22,6 +22,7 @@ class Teacher:
     """Gives signals for a batch, never with a gradient to itself. Subclasses define `read`."""
 
     stored = False  # True where reading costs nothing and no model is in memory
+    gives_logits = True  # False for one that only writes
 
     def read(self, batch: Batch, taps: Sequence[str], task: Task, *, progress: float = 0.0) -> dict[str, Any]:
         """The named signals for a batch (which lies on the device where they are wanted)."""
@@ -96,8 +97,26 @@ class CallableTeacher(Teacher):
         return hashlib.sha256(f"{getattr(self.function, '__module__', '')}.{name}".encode()).hexdigest()
 
 
+class WritingTeacher(Teacher):
+    """Who only writes: a black box, an engine that serves a model. `sampler` is a `limbeck.data.generate.Sampler`."""
+
+    gives_logits = False
+
+    def __init__(self, sampler: Any):
+        self.sampler = sampler
+
+    def read(self, batch: Batch, taps: Sequence[str], task: Task, *, progress: float = 0.0) -> dict[str, Any]:
+        raise SignalError(f"This teacher writes answers ({type(self.sampler).__name__}) and gives no {list(taps)}.")
+
+    def identity(self) -> str:
+        return hashlib.sha256(type(self.sampler).__qualname__.encode()).hexdigest()
+
+    def covers(self, part: Part) -> bool:
+        return False
+
+
 def as_teacher(value: Any) -> Teacher:
-    """A teacher from a module, an estimator with predict_proba, a list of teachers, a store, or a function."""
+    """A teacher from a module, an estimator with predict_proba, a list of teachers, a store, a sampler, or a function."""
     if isinstance(value, Teacher):
         return value
     if isinstance(value, nn.Module):
@@ -106,6 +125,10 @@ def as_teacher(value: Any) -> Teacher:
         from limbeck.teachers.ensemble import Ensemble
 
         return Ensemble(value)  # type: ignore[arg-type]
+    from limbeck.data.generate import Sampler
+
+    if isinstance(value, Sampler):
+        return WritingTeacher(value)
     if hasattr(value, "predict_proba") or hasattr(value, "predict"):
         from limbeck.teachers.estimator import EstimatorTeacher
 

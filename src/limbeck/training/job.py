@@ -152,17 +152,19 @@ class Job:
         kinds = self.data.train.kinds()
         if isinstance(self.data.train, PairPart):
             return self.data.train.chosen()
-        if kinds == {"labels"}:
+        if "unlabelled" not in kinds:
             return self.data.train
         if "labels" not in kinds:
             raise DataError(f"No training sample of {self.data.name!r} has a label, and this needs labels.")
         return SubsetPart(self.data.train, self.data.train.is_labelled().nonzero()[:, 0], "labelled")
 
     def has(self) -> set[str]:
-        """What there is to learn from: "logits" (a teacher), "features" (its module), "labels", "unlabelled", "preferences"."""
+        """What there is to learn from: "logits" and "answers" of a teacher, "features" of its module, and kinds of samples."""
         found = set()
         if self.teacher is not None:
-            found.add("logits")
+            found |= ({"logits"} if self.teacher.gives_logits else set()) | (
+                set() if self.teacher.stored else {"answers"}
+            )
             if isinstance(self.teacher, ModuleTeacher) or self.teacher.stored:
                 found.add("features")
         return found | self.data.train.kinds()

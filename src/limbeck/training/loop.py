@@ -173,6 +173,8 @@ class Loop:
 
     def _steps(self) -> None:
         with self.stop.listening(), self.teaching():
+            if self.stage.source.follows and self.number == 0 and self.stage.evaluate is not None:
+                self.stage.source.scored(self.stage.evaluate(self.modules[self.stage.keep]))
             batches = self.batches()
             done = self.progress >= 1
             while not done:

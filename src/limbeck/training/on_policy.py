@@ -14,7 +14,7 @@ from limbeck.data.base import Batch, Part
 from limbeck.data.generate import Answers, Sampler, Sampling, answered, picked, repeated, told
 from limbeck.data.generate_models import find_ends, room, sampler_of
 from limbeck.data.language_parts import prompts
-from limbeck.errors import ArgumentError, DivergedError, ModelError
+from limbeck.errors import ArgumentError, DataError, DivergedError, ModelError
 from limbeck.functional.pace import GenerationThreshold
 from limbeck.objectives.weights import Weight, as_weight
 from limbeck.signals.step import derive
@@ -62,6 +62,7 @@ class OnPolicy(PartSource):
         super().__init__(rows, count // answers, accumulate=accumulate, seed=seed)
         self.rows, self.task, self.sampling, self.teacher, self.mix = rows, task, sampling, teacher, mix
         self.student, self.teacher_share, self.threshold = as_weight(student), as_weight(teacher_share), threshold
+        self.follows = threshold is not None
         # as it begins: a stage's description does not change while it runs
         self.who = str(threshold or f"student {self.student}, teacher {self.teacher_share}")
         self.answers, self.checker, self.score, self.judge, self.reuse = answers, checker, score, judge, reuse
@@ -124,6 +125,11 @@ class OnPolicy(PartSource):
             raise
         if not len(rollout):
             self.counts["steps_without_answers"] += 1
+            if self.rows.labels is None:
+                raise DataError(
+                    f"The teacher finished none of its answers to the prompts of step {number} within "
+                    f"{self.sampling.max_new_tokens} tokens, and the data have none to take instead. Raise max_new_tokens."
+                )
             return super().micro_batches(first)
         self.current = (first, rollout) if self.reuse > 1 else None
         return self._rows(rollout, number)

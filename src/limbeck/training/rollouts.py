@@ -131,9 +131,7 @@ def documents(part: Part, start: int | None = None, whole: bool = False) -> Toke
 
 def document(rows: TokenRows, number: int, start: int | None = None) -> Document:
     """A document of a part, as it was made."""
-    begin, end = int(rows.starts[number]), int(rows.starts[number + 1])
-    predict = np.r_[False, rows.counts[begin : end - 1].numpy()]
-    return Document.of(rows.tokens[begin:end].numpy(), predict, int(rows.prompts[number]) or start or 0)
+    return Document.of(rows.document(number).numpy(), rows.predicted(number), int(rows.prompts[number]) or start or 0)
 
 
 def log_probabilities(model: Any, task: Any, rows: TokenRows, batch_size: int = 32) -> list[Tensor]:

@@ -28,6 +28,7 @@ class Source:
 
     steps_per_epoch: int | None = None
     progress: float = 0.0  # of the stage, from 0 to 1: set before each step
+    follows = False  # whether it follows the validation scores, and wants those from before the training too
 
     def micro_batches(self, number: int, models: Models) -> list[Batch]:
         """The micro-batches of optimizer step `number` for this process, in order."""
