@@ -301,16 +301,31 @@ def recipes(json_: Json = False,
         show(rows)
         return
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table(title=f"{len(rows)} recipes")
-    for name in ("name", "field", "year", "needs", "verdict", "what it does"):
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(
-            row["name"], row["field"], str(row["year"]), ", ".join(row["needs"]), row["verdict"], row["summary"]
-        )
-    Console().print(table)
+    # one line a recipe: what does not fit into it stands on its page
+    console, names = Console(), ["name", "field", "year", "needs", "proof", "what it does", "paper"]
+    cells = [
+        [
+            row["name"],
+            row["field"],
+            str(row["year"]),
+            ", ".join(row["needs"]),
+            row["verdict"],
+            row["summary"],
+            row["paper"],
+        ]
+        for row in rows
+    ]
+    widths = [max(map(len, column)) for column in zip(names, *cells, strict=True)]
+    for line in [names, *cells]:
+        text = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        fits = len(text) <= console.width or not console.is_terminal
+        console.print(text if fits else text[: console.width - 1] + "…", style="bold" if line is names else None,
+                      highlight=False, soft_wrap=True, markup=False)  # fmt: skip
+    counts = ", ".join(
+        f"{sum(row['verdict'] == kind for row in rows)} {kind}" for kind in ("stands", "failed", "unproven")
+    )
+    console.print(f"{len(rows)} recipes; proofs: {counts}. `limbeck describe NAME` shows a recipe's page.")
 
 
 @app.command()
