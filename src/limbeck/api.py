@@ -34,7 +34,7 @@ from limbeck.teachers.base import as_teacher
 from limbeck.training.folder import RunFolder, main_process
 from limbeck.training.job import Job
 from limbeck.training.settings import Settings, setting_names
-from limbeck.trial import Trial
+from limbeck.trial import Trial, scored_part
 
 DATA_OPTIONS = (
     "label", "text", "features", "target", "labelled", "valid", "test", "unlabelled", "augment", "image_size",
@@ -58,7 +58,8 @@ class Prepared:
 def distill(recipe: Any = None, *, teacher: Any = None, student: Any = None, data: Any, out: str | Path | None = None,
             task: str | Task | None = None, seeds: int = 1, baseline: str | None = None, resume: bool = False,
             overwrite: bool = False, dry_run: bool = False, export: str | Sequence[str] = (), track: str | None = None,
-            progress: bool | None = None, measure: bool = True, lora: Any = None, **options: Any) -> Run | Record:  # fmt: skip
+            progress: bool | None = None, measure: bool = True, lora: Any = None, generate: int | None = None,
+            checker: Any = "final", **options: Any) -> Run | Record:  # fmt: skip
     """Train a small student from a teacher and data, measure both, and write a report.
 
     `recipe`: a name, `lb.recipes.dist(beta=2.0)`, or None for the task's default. `teacher`: a module, a folder or hub
@@ -68,7 +69,10 @@ def distill(recipe: Any = None, *, teacher: Any = None, student: Any = None, dat
     `out`: the run's folder; without one nothing is written. `seeds`: how many times all is trained, with other seeds.
     `baseline="alone"`: also train the same student without a teacher, for the same number of updates (doubles the
     time). `lora`: a rank, or options (see `limbeck.students.adapters.Lora`), to train adapters of a pretrained student and
-    leave its weights as they are. `dry_run`: say what would be done (shapes, parameters, time, memory) and train nothing.
+    leave its weights as they are. `generate`: how many prompts of the data teacher and student answer for the report,
+    greedily (64 where there are prompts and `measure` is on; 0: none); `checker` says which answers are right: "final" (what
+    stands last), "number", "exact", or a function (prompt, answer, reference) -> float. `dry_run`: say what would be done
+    (shapes, parameters, time, memory) and train nothing.
     All other options are settings of the training (epochs=, batch_size=, learning_rate=, ...; see `Settings`) or
     arguments of the recipe.
 
@@ -82,12 +86,17 @@ def distill(recipe: Any = None, *, teacher: Any = None, student: Any = None, dat
     exports = check_exports([export] if isinstance(export, str) else export, out)
     prepared = prepare(recipe, teacher=teacher, student=student, data=data, task=task, lora=lora, **options)
     job = prepared.job
-    asked = {"seeds": seeds, "baseline": baseline}
+    count = generate if measure or generate is not None else 0
+    writing = _writing(job, count, checker)
+    asked = {"seeds": seeds, "baseline": baseline, "generate": generate}
+    asked |= {"checker": name_of(checker)} if writing is not None and checker != "final" else {}
     config = {**prepared.config, **{key: value for key, value in asked.items() if value not in (None, 1)}}
     if dry_run:
         from limbeck.training.rehearsal import rehearse
 
-        return rehearse(prepared.bound(job), job, times=seeds * (2 if baseline else 1))
+        found = rehearse(prepared.bound(job), job, times=seeds * (2 if baseline else 1))
+        models = seeds * (2 if baseline else 1) + (job.teacher is not None)
+        return found if writing is None else {**found, "generation": writing.describe(models)}
     folder = None
     if out is not None:
         folder = RunFolder(out)
@@ -103,7 +112,7 @@ def distill(recipe: Any = None, *, teacher: Any = None, student: Any = None, dat
             students, alone = ([merged(module) for module in found] for found in (students, alone))
         if not main_process():  # the first process measures and writes
             return Run(students[0], {"verdict": "", "models": []}, task=job.task, data=job.data)
-        record = trial.record(students, alone, measure) | curves
+        record = trial.record(students, alone, measure, writing) | curves
         record |= {"seconds": round(time.perf_counter() - begun, 3), "config": config, "seeds": list(range(seeds))}
         run = Run(students[0], record, task=job.task, data=job.data, folder=folder)
         if resume and folder is not None and (folder.path / "report.json").exists():
@@ -175,6 +184,17 @@ def prepare(recipe: Any = None, *, teacher: Any = None, student: Any = None, dat
         **({} if adapters is None else {"lora": asdict(adapters)}),
     }  # fmt: skip
     return Prepared(bound, job, make, plain(config), list(given.about.get("warnings", [])), adapters)
+
+
+def _writing(job: Job, count: int | None, checker: Any) -> Any:
+    """The prompts that models answer for the report, where the task's models write."""
+    if not job.task.tokenized:
+        if count:
+            raise ArgumentError(f"generate={count}: models of {job.task.name} do not write. Leave generate out.")
+        return None
+    from limbeck.evaluation.written import Writing
+
+    return Writing.of(job, scored_part(job), count, checker)
 
 
 def _sort(recipe: Any, task: Any, options: Mapping[str, Any]) -> tuple[Bound | None, dict[str, Any], dict[str, Any]]:

@@ -118,6 +118,7 @@ def distill(words: Words = None, config: Config = None, json_: Json = False,
     - data: digits, breast_cancer, wine, a CSV/JSONL/Parquet file, an image folder, a `datasets` name
     - about the data: label= text= features= labelled=100 valid=0.1 test=0.2 unlabelled=FILE augment=
     - about the training: epochs= batch_size= learning_rate= precision=bf16 accumulate= clip= ema= patience= seed= ...
+    - about the report: generate=64 (prompts that teacher and student answer) checker=final
     - about the run: out= seeds=5 baseline=alone (the same student without a teacher: doubles the time) export=onnx
       resume=true overwrite=true track=tensorboard
 
@@ -178,6 +179,9 @@ def _show_dry_run(found: dict[str, Any]) -> None:
     table.add_row("time, estimated", f"{found['estimated_seconds']} s, without evaluation")
     for name, count in found["estimated_bytes"].items():
         table.add_row(f"memory, {name}", size(count))
+    if written := found.get("generation"):
+        most = f"{written['tokens_at_most']:,} tokens at most, of all models together"
+        table.add_row("answers for the report", f"{written['prompts']} prompts of {written['part']}: {most}")
     console.print(table)
 
 

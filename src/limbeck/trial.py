@@ -101,9 +101,9 @@ class Trial:
             )
         return found
 
-    def record(self, students: list[nn.Module], alone: list[nn.Module], measure: bool) -> Record:
+    def record(self, students: list[nn.Module], alone: list[nn.Module], measure: bool, writing: Any = None) -> Record:
         """Everything that is measured of teacher, students and baseline: the record of the run."""
-        from limbeck.evaluation.record import describe_data, model_record
+        from limbeck.evaluation.record import add_written, describe_data, model_record
         from limbeck.machine import describe as describe_machine
         from limbeck.students.save import save_model
 
@@ -112,7 +112,7 @@ class Trial:
         if self.folder is not None:
             saved = self.folder.path / "student"
             save_model(students[0], saved, task=job.task)
-        part = next(name for name in ("test", "valid", "train") if name in job.data.parts)
+        part = scored_part(job)
         models, confusion, warnings = [], None, list(self.prepared.warnings)
         if part != "test":
             warnings.append(f"The data have no test part: scores are those of the {part} part.")
@@ -137,6 +137,11 @@ class Trial:
             record, _, _ = model_record("student alone", "baseline", alone, job, part, theirs, False)
             record["cost"] = student_record["cost"]
             models.append(record)
+        written: Record = {}
+        if writing is not None:
+            teachers = [] if job.teacher is None else [getattr(job.teacher, "module", job.teacher)]
+            every: dict[str, list[Any]] = {"teacher": teachers, "student": students, "baseline": alone}
+            written = add_written(models, every, writing, job.teacher)
         for model in models:
             warnings += model["cost"].pop("warnings", [])
         recipe = bound.recipe
@@ -149,8 +154,13 @@ class Trial:
             "task": job.task.name, "data": describe_data(job.data, part), "machine": describe_machine(),
             "training_seconds": [round(value, 3) for value in self.seconds],
             "models": models, "confusion": confusion, "exports": [], "warnings": list(dict.fromkeys(warnings)),
-            "command": command(self.config, self.folder), "python": python(self.config, self.folder),
+            "command": command(self.config, self.folder), "python": python(self.config, self.folder), **written,
         }  # fmt: skip
+
+
+def scored_part(job: Job) -> str:
+    """The part that models are measured on: test, or what comes nearest."""
+    return next(name for name in ("test", "valid", "train") if name in job.data.parts)
 
 
 def _doubts(teacher: Record, job: Job, part: str) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +47,22 @@ def model_record(name: str, role: str, models: Sequence[Any], job: Job, part: st
         record["cost"] = measure_cost(first, example, saved, run=job.task.forward)
     kept = first if job.task.measures else predict(first, job.data.parts[part], job.task)
     return record, kept, results[0]["confusion"]
+
+
+def add_written(records: Sequence[Record], models: Mapping[str, Sequence[Any]], writing: Any, teacher: Any) -> Record:
+    """Put the scores of what models write into their records, and give what else the report shows of it.
+
+    `models` by role; `writing`: a `limbeck.evaluation.written.Writing`. A teacher without a record (a black box) is shown
+    with what it writes alone.
+    """
+    texts: dict[str, list[str]] = {}
+    for record in records:
+        found = [writing.measure(model) for model in models[record["role"]]]
+        texts[record["role"]] = found[0][1]
+        record["scores"] |= {name: spread([scores[name] for scores, _ in found]) for name in found[0][0]}
+    if "teacher" not in texts and teacher is not None and not teacher.stored:
+        texts = {"teacher": writing.measure(teacher)[1], **texts}
+    return {"samples": writing.side_by_side(texts), "generation": writing.describe(len(texts))}
 
 
 def sample_counts(data: Data) -> dict[str, int]:

@@ -117,6 +117,12 @@ def scored_samples(record: Mapping[str, Any]) -> float | None:
     return number(counts.get(scored_part(record))) if isinstance(counts, Mapping) else None
 
 
+def _counted(record: Mapping[str, Any], key: str) -> float | None:
+    """Of how many samples a score is: what is written answers fewer prompts than the part has."""
+    prompts = number((record.get("generation") or {}).get("prompts"))
+    return prompts if key in ("exact_match", "unfinished_answers") and prompts else scored_samples(record)
+
+
 def against_baseline(record: Mapping[str, Any]) -> Iterator[tuple[Measure, Stat, Stat, Difference]]:
     """For each score of the student that the baseline has too: measure, student, baseline, difference."""
     student, baseline = first_of(record, "student"), first_of(record, "baseline")
@@ -124,4 +130,4 @@ def against_baseline(record: Mapping[str, Any]) -> Iterator[tuple[Measure, Stat,
         ours, theirs = score(student, key), score(baseline, key)
         if ours and theirs:
             what = measure(key)
-            yield what, ours, theirs, difference(ours, theirs, what, scored_samples(record))
+            yield what, ours, theirs, difference(ours, theirs, what, _counted(record, key))

@@ -157,6 +157,17 @@ _ALL = [
     Measure(
         "rouge_l", "ROUGE-L", "Longest common subsequence of words with the reference, as an F1 score.", "more", True
     ),
+    Measure(
+        "answer_tokens", "Tokens of an answer", "How long the generated answers are on average, their end counted."
+    ),
+    Measure(
+        "unfinished_answers",
+        "Unfinished answers",
+        "Share of the answers that were cut before an end.",
+        "less",
+        True,
+        True,
+    ),
     Measure("edit_similarity", "Edit similarity", "Share of the words that no edit would touch.", "more", True),
     Measure("step_overlap", "Overlap of steps", "F1 score of the steps that both texts have.", "more", True),
     Measure(
