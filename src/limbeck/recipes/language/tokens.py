@@ -133,15 +133,17 @@ def taid(job: Job, start: float = 0.4, end: float = 1.0, alpha: float = 5e-4, be
 
 @recipe(paper="FIRST: Teach A Reliable Large Language Model Through Efficient Trustworthy Distillation", year=2024,
         field="language", needs=("logits", "labels"), tasks=("causal_lm", "classification"))  # fmt: skip
-def first(job: Job, k: int = 5, calibrate: bool = True, temperature: float = 1.0) -> Stage:
+def first(job: Job, k: int = 5, calibrate: bool = True, temperature: float = 1.0,
+          missing: Literal["conditional", "rest"] = "conditional") -> Stage:  # fmt: skip
     """Calibrate the teacher first, then match only its few likeliest classes, so that the student is sure when it is right.
 
     limbeck distill first teacher=... student=... data=texts.jsonl
 
     The temperature with the least calibration error on the validation part (`calibrate=false` takes `temperature`), then
     KL(teacher || student) over the teacher's k classes, both renormalised on them after 1e-6 was added, the mean over tokens
-    (Shum et al., 2024, "linear"; the code averages within sequences first). Its "softmax" of probabilities and its branch for
-    other tokens, which takes probabilities for logarithms, are not followed.
+    (Shum et al., 2024, "linear"; the code averages within sequences first). This says nothing of the other classes, so that a
+    student should know the task before; `missing=rest` makes them one more class, for a fresh student. The code's "softmax" of
+    probabilities and its branch for other tokens, which takes probabilities for logarithms, are not followed.
     """
     from limbeck.teachers.tempered import Tempered, calibrating_temperature
 
@@ -149,7 +151,7 @@ def first(job: Job, k: int = 5, calibrate: bool = True, temperature: float = 1.0
     if calibrate:
         part = job.data.parts.get("valid") or job.labelled()
         temperature, _ = calibrating_temperature(job.teacher, part, job.task)
-    objective = o.topk_forward_kl(k=k, missing="conditional", floor=1e-6)
+    objective = o.topk_forward_kl(k=k, missing=missing, floor=1e-6 if missing == "conditional" else 0.0)
     return job.stage(objective, teacher=Tempered(job.teacher, temperature))
 
 
