@@ -202,6 +202,7 @@ def _sort(recipe: Any, task: Any, options: Mapping[str, Any]) -> tuple[Bound | N
     settings = {key: value for key, value in options.items() if key in setting_names()}
     data_options = {key: value for key, value in options.items() if key in DATA_OPTIONS}
     rest = _rest(options)
+    Settings().with_(**settings)
     if recipe is None:
         return None, settings, data_options
     bound = as_bound(recipe)
@@ -211,7 +212,6 @@ def _sort(recipe: Any, task: Any, options: Mapping[str, Any]) -> tuple[Bound | N
             raise ArgumentError(
                 f"Neither the recipe {bound.recipe.name!r} nor distill knows {key!r}.{nearest(key, known)}"
             )
-    Settings().with_(**settings)
     return as_bound(bound, rest), settings, data_options
 
 

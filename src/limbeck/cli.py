@@ -33,7 +33,8 @@ def value(text: str) -> Any:
     import yaml
 
     if re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", text):
-        return float(text)
+        number = float(text)
+        return int(number) if number.is_integer() else number
     try:
         return yaml.safe_load(text) if text else ""
     except yaml.YAMLError:
@@ -113,10 +114,11 @@ def distill(words: Words = None, config: Config = None, json_: Json = False,
     **limbeck distill [RECIPE] teacher=... student=... data=... out=runs/x**
 
     - teacher: a saved-module folder, a Transformers folder or hub name, timm:NAME, a run folder, a signal store
-    - student: mlp:64, cnn:16, resnet:20, bag, shrink(depth=2,width=0.5), or a folder; without one, a small one that fits;
-      lora=16 to train adapters of a pretrained one
+    - student: mlp:64, cnn:16, resnet:20, bag, decoder:2,128, shrink(depth=2,width=0.5), or a folder; without one, a small
+      one that fits; lora=16 to train adapters of a pretrained one
     - data: digits, breast_cancer, wine, a CSV/JSONL/Parquet file, an image folder, a `datasets` name
-    - about the data: label= text= features= labelled=100 valid=0.1 test=0.2 unlabelled=FILE augment=
+    - about the data: label= text= features= labelled=100 valid=0.1 test=0.2 unlabelled=FILE augment=crop_flip image_size=
+    - about texts for language models: tokenizer= length= pack= prompt= response= messages=
     - about the training: epochs= batch_size= learning_rate= precision=bf16 accumulate= clip= ema= patience= seed= ...
     - about the report: generate=64 (prompts that teacher and student answer) checker=final
     - about the run: out= seeds=5 baseline=alone (the same student without a teacher: doubles the time) export=onnx
@@ -204,9 +206,13 @@ def describe(words: Words = None, json_: Json = False) -> None:
 def store(words: Words = None, json_: Json = False) -> None:
     """Run a teacher once over data and keep its signals, so that training needs no teacher in memory.
 
-    **limbeck store teacher=... data=... out=stores/x** with taps=[logits,layer3] top_k=64 dtype=float16 views=all
-    parts=[train] and the options of the data. Go on after an interruption with the same command. Then:
-    **limbeck distill kd teacher=stores/x data=...**
+    **limbeck store teacher=... data=... out=stores/x**
+
+    - which signals: taps=[logits,layer3] top_k=64 (of logits) dtype=float16 views=all (of augmented images) parts=[train]
+    - about the data: the options of `limbeck distill`
+    - the same command goes on after an interruption; overwrite=true replaces another store in out=
+
+    Then: **limbeck distill kd teacher=stores/x data=...** with the same data and seed.
     """
     from limbeck.describe import store_teacher
 
@@ -233,11 +239,9 @@ def evaluate(words: Words = None, json_: Json = False) -> None:
     if json_:
         show(found)
         return
-    from rich.console import Console
+    from limbeck.report.text import show as show_table
 
-    from limbeck.report.text import table
-
-    Console().print(table(found))
+    show_table(found)
 
 
 @app.command()
@@ -269,12 +273,10 @@ def report(words: Words = None, json_: Json = False) -> None:
 
         show({"verdict": record["verdict"], "table": table_rows(record), "report": path})
         return
-    from rich.console import Console
+    from limbeck.report.text import show as show_table
 
-    from limbeck.report.text import table
-
-    Console().print(table(record))
-    print(f"{record['verdict']}\nReport: {path}")
+    show_table(record)
+    print(f"Report: {path}")
 
 
 @app.command()
@@ -382,7 +384,7 @@ def main() -> None:
 def run() -> int:
     """Run the command line; returns its exit code."""
     try:
-        app()
+        app(prog_name="limbeck")
     except SystemExit as done:
         return done.code if isinstance(done.code, int) else 0 if done.code is None else 1
     except LimbeckError as error:

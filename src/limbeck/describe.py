@@ -12,7 +12,7 @@ from torch import nn
 
 from limbeck.api import DATA_OPTIONS
 from limbeck.errors import ArgumentError, RunError, nearest
-from limbeck.recipes.registry import Recipe, find, recipes
+from limbeck.recipes.registry import Recipe, find
 from limbeck.run import Record, Run, load_record
 
 
@@ -42,10 +42,7 @@ def describe_all(words: Sequence[str], given: dict[str, Any]) -> Description:
             return describe_model(given[key])
     if "data" in given:
         return describe_data(given)
-    raise ArgumentError(
-        "Say what to describe: a recipe (limbeck describe dist), a folder, teacher=, or data=."
-        + nearest("kd", recipes())
-    )
+    raise ArgumentError("Say what to describe: a recipe (limbeck describe dist), a folder, teacher=, or data=.")
 
 
 def describe_recipe(recipe: Recipe, arguments: dict[str, Any] | None = None) -> Description:
@@ -142,24 +139,30 @@ def store_teacher(*, teacher: Any, data: Any, out: str | Path, taps: Sequence[st
                   views: Any = "none", seed: int = 0, task: str | None = None, label: str | None = None,
                   text: str | None = None, features: Any = None, target: str | None = None, labelled: Any = None,
                   valid: Any = 0.1, test: Any = 0.2, unlabelled: Any = None, augment: Any = None,
-                  image_size: int | None = None) -> Record:  # fmt: skip
-    """Run a teacher once over data and keep its signals in `out`. See `limbeck.signals.store.store_signals`."""
+                  image_size: int | None = None, overwrite: bool = False) -> Record:  # fmt: skip
+    """Run a teacher once over data and keep its signals in `out`, a store there replaced by `overwrite` alone.
+
+    See `limbeck.signals.store.store_signals`. On a terminal a bar shows the rows and the time left.
+    """
     from limbeck.data import load_data
     from limbeck.evaluation.cost import bytes_on_disk
     from limbeck.signals.store import store_signals
     from limbeck.tasks import resolve
     from limbeck.teachers.base import as_teacher
     from limbeck.teachers.load import load_model
+    from limbeck.training.progress import counting
 
     options = {"label": label, "text": text, "features": features, "target": target, "labelled": labelled, "valid": valid,
                "test": test, "unlabelled": unlabelled, "augment": augment, "image_size": image_size}  # fmt: skip
     loaded = load_data(data, seed=seed, **options)
     the_task = resolve(task, loaded)
     model = as_teacher(load_model(teacher, data=loaded, task=the_task, role="teacher"))
-    found = store_signals(
-        model, loaded, Path(out), task=the_task, taps=[taps] if isinstance(taps, str) else list(taps), top_k=top_k,
-        dtype=dtype, parts=[parts] if isinstance(parts, str) else list(parts), views=views,
-    )  # fmt: skip
+    with counting("store") as progress:
+        found = store_signals(
+            model, loaded, Path(out), task=the_task, taps=[taps] if isinstance(taps, str) else list(taps), top_k=top_k,
+            dtype=dtype, parts=[parts] if isinstance(parts, str) else list(parts), views=views, resume=not overwrite,
+            progress=progress,
+        )  # fmt: skip
     return {"out": str(out), "rows": found.rows, "bytes": bytes_on_disk(out), "taps": list(found.taps)}
 
 
@@ -185,10 +188,12 @@ def evaluate_model(*, model: Any, data: Any = None, teacher: Any = None, part: s
     loaded = load_data(data, seed=seed, **options)
     the_task = resolve(task, loaded)
     module = load_model(model, data=loaded, task=the_task, role="student")
+    other = None if teacher is None else load_model(teacher, data=loaded, task=the_task, role="teacher")
+    both = {"model": module, "teacher": other}
+    the_task.check(loaded, {role: each for role, each in both.items() if isinstance(each, nn.Module)})
     job = Job(the_task, loaded, module if isinstance(module, nn.Module) else nn.Identity())
     models, theirs, confusion = [], None, None
-    if teacher is not None:
-        other = load_model(teacher, data=loaded, task=the_task, role="teacher")
+    if other is not None:
         other = other if isinstance(other, nn.Module) else as_teacher(other)
         record, theirs, _ = model_record("teacher", "teacher", [other], job, part, None, True)
         models.append(record)

@@ -55,14 +55,10 @@ class Run:
         return render(self.record, Path(path))
 
     def show(self) -> None:
-        """Print the table and the verdict."""
-        from rich.console import Console
+        """Print the table, the verdict, and what to beware of."""
+        from limbeck.report.text import show
 
-        from limbeck.report.text import table
-
-        console = Console()
-        console.print(table(self.record))
-        console.print(self.verdict)
+        show(self.record)
 
     def export(self, path: str | Path | None = None, format: str | None = None, **options: Any) -> Record:
         """Export the student ("onnx", "onnx-int8", "safetensors"; by default what the path's ending says).

@@ -231,13 +231,16 @@ WRONG = {
     "more labels than there are": (table, {"labelled": 500}, "empty part"),
     "target": (table, {"target": "class"}, "expected 'classes' or 'values'"),
     "augmented table": (table, {"augment": "flip"}, "for images"),
+    "no share of labels": (table, {"labelled": "many"}, "labelled='many'"),
+    "no part": (table, {"valid": float("nan")}, "valid=nan"),
+    "no column": (table, {"features": []}, "names no column"),
 }
 
 
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_tables(tmp_path, name):
     make, options, message = WRONG[name]
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(LimbeckError, match=message):
         load_data(write(make(), tmp_path / "t.csv"), **options)
 
 
@@ -245,6 +248,7 @@ def test_other_wrong_inputs(tmp_path):
     (tmp_path / "empty.csv").write_text("a,label\n")
     (tmp_path / "w.pkl").write_bytes(b"")
     (tmp_path / "notes.docx").write_bytes(b"")
+    two = (torch.ones(9, 1), torch.arange(9) % 2)
     wrong = (
         (tmp_path / "empty.csv", "no rows"),
         (tmp_path / "w.pkl", "pickle"),
@@ -256,6 +260,10 @@ def test_other_wrong_inputs(tmp_path):
         ((torch.ones(3, 2), torch.ones(2)), "3 inputs and 2"),
         ((np.array([[np.nan]] * 9), np.arange(9) % 2), "NaN"),
         (tmp_path, "holds neither images"),
+        ((torch.ones(0, 2), torch.ones(0)), "'train'.*is empty"),
+        (torch.utils.data.TensorDataset(torch.ones(0, 2), torch.ones(0)), "'train'.*is empty"),
+        ({"train": two, "test": (torch.ones(0, 1), torch.ones(0))}, "'test'.*is empty"),
+        ({"train": two, "test": (torch.ones(9, 2), torch.arange(9) % 2)}, r"'test' of <dict> have shape \[2\]"),
     )
     for spec, message in wrong:
         with pytest.raises(LimbeckError, match=message):
@@ -271,6 +279,81 @@ def test_other_wrong_inputs(tmp_path):
     )
     with pytest.raises(DataError, match="stream"):
         load_data(stream)
+
+
+FILES = {  # what is in the file, and what is said of it
+    "twice.csv": (b"a,a,label\n1,2,x\n3,4,y\n", "several columns called 'a'"),
+    "latin.csv": ("text,label\ncaf\xe9,x\nth\xe9,y\n".encode("latin-1"), "not written in UTF-8.*iconv"),
+    "semicolons.csv": (b"a;b;label\n1;2;x\n3;4;y\n", "parted by ';'"),
+    "tabs.csv": (b"a\tlabel\n1\tx\n2\ty\n", "name it .tsv"),
+    "ragged.csv": (b"a,label\n1,x\n2,y,z,z\n", "could not be read as csv.*line 3"),
+    "bytes.parquet": (b"PAR1 and nothing", "could not be read as parquet"),
+    "broken.jsonl": (b'{"a": 1, "label": 2}\n{"a": oops}\n', r"jsonl \(line 2\)"),
+    "silent.jsonl": (b'{"text": null, "label": 1}\n{"text": "b", "label": 2}\n', r"1 of 2 samples have no text.*\[0\]"),
+    "one.csv": (b"a,label\n1,x\n", "one value only"),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_broken_files(tmp_path, name):
+    content, message = FILES[name]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=message) as found:
+        load_data(tmp_path / name)
+    assert name in str(found.value)
+
+
+def test_texts_of_any_script_and_a_byte_order_mark(tmp_path):
+    rows = [("\u65e5\u672c\u8a9e", "\u732b"), ("\u00e9t\u00e9", "\u72ac")] * 20
+    (tmp_path / "t.csv").write_text("text,label\n" + "".join(f"{a},{b}\n" for a, b in rows), encoding="utf-8-sig")
+    data = load_data(tmp_path / "t.csv")
+    assert (data.kind, data.classes) == ("text", ["\u72ac", "\u732b"])
+    assert data.train.gather(torch.tensor([0]))[0] in ("\u65e5\u672c\u8a9e", "\u00e9t\u00e9")
+
+
+def test_broken_image_folders(tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    for kind in ("cat", "dog"):
+        (tmp_path / "set" / kind).mkdir(parents=True)
+        for number in range(6):
+            image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / "set" / kind / f"{number}.png")
+    with pytest.raises(LimbeckError, match="image_size=0"):
+        load_data(tmp_path / "set", image_size=0)
+    assert load_data(tmp_path / "set", image_size=4).train.batch([0]).inputs.shape == (1, 3, 4, 4)
+    whole = (tmp_path / "set" / "dog" / "3.png").read_bytes()
+    for content in (b"\x89PNG no", whole[: len(whole) // 2], b""):
+        (tmp_path / "set" / "dog" / "3.png").write_bytes(content)
+        with pytest.raises(DataError, match=r"3\.png' could not be read"):
+            load_data(tmp_path / "set", image_size=8).fingerprint()
+    (tmp_path / "none" / "cat").mkdir(parents=True)
+    with pytest.raises(DataError, match="neither images"):
+        load_data(tmp_path / "none")
+
+
+def test_inputs_of_a_data_set_that_is_read_once_are_checked():
+    class Rows(torch.utils.data.Dataset):
+        def __len__(self):
+            return 30
+
+        def __getitem__(self, number):
+            return torch.full((2,), float("inf") if number == 17 else 1.0), number % 2
+
+    with pytest.raises(DataError, match="sample 17 are NaN or infinite"):
+        load_data(Rows())
+
+
+def test_no_label_is_kept_where_none_is_wanted():
+    data = load_data("wine", labelled=0)
+    assert not data.train.is_labelled().any()
+    assert data.parts["test"].is_labelled().all()
+
+
+def test_labels_that_are_numbered_anew_are_a_recorded_warning():
+    def warnings(labels):
+        return load_data((torch.randn(40, 2), torch.tensor(labels * 20))).about["warnings"]
+
+    assert "The labels 2, 7 were numbered from 0" in warnings([2, 7])[0]
+    assert warnings([0, 1]) == []
 
 
 def test_a_class_too_rare_to_stratify_is_a_recorded_warning():

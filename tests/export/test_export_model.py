@@ -96,4 +96,7 @@ def test_errors_say_the_way_out(tmp_path):
         export_model(module, tmp_path / "student.onnx", format="safetensors")
     with pytest.raises(ArgumentError, match="example_inputs="):
         export_model(module, tmp_path / "student.onnx")
+    for tolerance in ("small", -1, float("nan")):
+        with pytest.raises(ArgumentError, match="tolerance="):
+            export_model(module, tmp_path / "student.onnx", example_inputs=torch.ones(2, 6), tolerance=tolerance)
     assert list(tmp_path.iterdir()) == []

@@ -106,6 +106,8 @@ def test_names_take_hyphens_and_unknown_ones_name_the_nearest():
         find("fitnet")
     with pytest.raises(ArgumentError, match="not a recipe"):
         as_bound(3)
+    with pytest.raises(ArgumentError, match=r"by name: dist\(beta=2\)"):
+        EVERY["dist"](2)
 
 
 def test_arguments_are_added_to_a_bound_recipe():

@@ -8,6 +8,7 @@ import sample_records as records
 from rich.console import Console
 
 from limbeck.report import table, table_rows
+from limbeck.report.text import show
 
 
 def shown(record, width=80):
@@ -45,9 +46,16 @@ def test_a_terminal_of_80_columns_shows_every_number_whole():
     assert "521/s" in text
 
 
-def test_a_missing_baseline_is_said_below_the_table():
-    assert "what distillation added is not known" in " ".join(shown(records.no_baseline()).split())
-    assert "against alone" not in shown(records.no_baseline())
+def test_the_verdict_and_every_warning_follow_the_table(capsys):
+    record = records.no_baseline() | {
+        "verdict": "The student [of a kind] is good.",
+        "warnings": ["Look out.", "Mind the gap."],
+    }
+    show(record)
+    lines = capsys.readouterr().out.splitlines()
+    assert "against alone" not in lines[0]
+    end = ["The student [of a kind] is good.", "Warning: Look out.", "Warning: Mind the gap."]
+    assert lines[lines.index(end[0]) : lines.index(end[-1]) + 1] == end
 
 
 def test_names_with_brackets_are_not_styles():

@@ -199,6 +199,12 @@ def test_other_objects_are_no_students(spec):
         build_student(spec, rows())
 
 
+@pytest.mark.parametrize(("spec", "said"), [(nn.Linear, "'Linear' could not be made"), (lambda: 3, "gave a int")])
+def test_functions_that_make_no_student_are_named(spec, said):
+    with pytest.raises(ModelError, match=said):
+        build_student(spec, rows())
+
+
 def test_builder_refuses_what_no_config_can_hold():
     @builder
     def net(layer):

@@ -262,11 +262,21 @@ def test_everything_else_is_told_what_can_be_loaded(spec, said):
     assert "a fitted scikit-learn estimator" in str(told.value)
 
 
+def test_an_estimator_that_cannot_teach_says_why():
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.svm import LinearSVC
+
+    with pytest.raises(ModelError, match="RandomForestClassifier is not fitted"):
+        load_model(RandomForestClassifier())
+    with pytest.raises(ModelError, match=r"no predict_proba.*CalibratedClassifierCV"):
+        load_model(LinearSVC().fit([[0.0], [1.0]], [0, 1]))
+
+
 def test_folders_without_a_model_are_named(tmp_path):
     with pytest.raises(ModelError, match="holds no model"):
         load_model(tmp_path)
     (tmp_path / "teacher").mkdir()
-    with pytest.raises(ModelError, match="Did you mean 'teacher'"):
+    with pytest.raises(ModelError, match=r"Did you mean '.*/teacher'"):
         load_model(tmp_path / "teachr")
 
 

@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from limbeck.errors import ArgumentError, DivergedError, Interrupted
+from limbeck.api import _evaluation
+from limbeck.errors import ArgumentError, DivergedError, Interrupted, ModelError
+from limbeck.objectives import forward_kl
 from limbeck.objectives.weights import learned, ramp
 from limbeck.training.execute import Runner
 from limbeck.training.optimizers import split
@@ -165,6 +167,45 @@ def test_nan_stops_names_the_term_and_keeps_the_last_good_weights(tmp_path):
     assert all(value.isfinite().all() for value in kept.values())
 
 
+def test_weights_that_blow_up_between_two_losses_are_found_when_they_are_scored(tmp_path):
+    job = toy_job(steps=4, optimizer="sgd", momentum=0.0, learning_rate=1e45, evaluate_every=1, schedule="constant")
+    job.evaluation = _evaluation(job)
+    with pytest.raises(DivergedError, match=r"cannot be evaluated after step 1.*NaN.*No checkpoint"):
+        Runner(tmp_path, cpu=True).run(job.stage(hard()))
+
+
+def test_weights_that_are_not_finite_are_never_kept_as_good(tmp_path):
+    class Blows(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.calls = net(1), 0
+
+        def forward(self, x):
+            self.calls += self.training
+            if self.calls == 4:
+                with torch.no_grad():
+                    self.inner[0].weight.fill_(float("inf"))
+            return self.inner(x)
+
+    job = toy_job(student=Blows(), steps=9, checkpoint_every=2)
+    with pytest.raises(DivergedError, match=r"step 3 .*with finite weights is .*step-00000002\."):
+        Runner(tmp_path, cpu=True).run(job.stage(hard() * 1.0 + kl()))
+
+
+def test_a_teacher_that_gives_nan_is_refused_before_training(tmp_path):
+    teacher = net(1)
+    with torch.no_grad():
+        teacher[3].bias[1] = float("nan")
+    with pytest.raises(ModelError, match="The teacher gives NaN as its signal 'logits'"):
+        Runner(tmp_path / "run", cpu=True).run(toy_job(teacher=teacher).stage(kl()))
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_option_that_a_formula_cannot_take_is_named_before_training():
+    with pytest.raises(ArgumentError, match=r"forward_kl.*temperature=0: expected a positive number"):
+        train(toy_job().stage(forward_kl(temperature=0)))
+
+
 def test_an_interrupt_saves_and_says_how_to_go_on(tmp_path):
     class AtStep:
         def step(self, loop):
@@ -192,8 +233,11 @@ def test_equal_terms_are_logged_under_names_of_their_own():
     assert {"kl", "kl_2"} <= set(runner.metrics.records[0]["terms"])
 
 
-WRONG = [{"epochs": 0}, {"epochs": 1, "steps": 3}, {"batch_size": 0}, {"learning_rate": -1}, {"optimizer": "adamm"},
-         {"ema": 1.0}, {"accumulate": True}, {"steps": math.nan}]  # fmt: skip
+WRONG = [
+    {"epochs": 0}, {"epochs": 1, "steps": 3}, {"steps": math.nan}, {"steps": 2.5}, {"batch_size": 0}, {"batch_size": True},
+    {"learning_rate": -1}, {"optimizer": "adamm"}, {"ema": 1.0}, {"accumulate": True}, {"seed": -1}, {"seed": "one"},
+    {"workers": -1}, {"patience": 0.5}, {"checkpoint_every": 0}, {"drops": 0.5}, {"drops": ["half"]},
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("wrong", WRONG)

@@ -11,7 +11,7 @@ from torch import Tensor
 from limbeck._optional import need
 from limbeck.data.base import Part
 from limbeck.data.raw import SPLITS, Raw
-from limbeck.errors import DataError
+from limbeck.errors import ArgumentError, DataError
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 CACHE_BYTES = 256 * 2**20
@@ -66,6 +66,8 @@ def is_image_folder(path: Path) -> bool:
 
 def read_image_folder(path: Path, image_size: int | None) -> dict[str, Raw]:
     """class/file.png, or train|val|test/class/file.png, by split."""
+    if image_size is not None and (isinstance(image_size, bool) or not isinstance(image_size, int) or image_size < 1):
+        raise ArgumentError(f"image_size={image_size!r}: expected a whole number of pixels, such as image_size=64.")
     children = sorted(child for child in path.iterdir() if child.is_dir())
     splits = {SPLITS[child.name.lower()]: child for child in children if child.name.lower() in SPLITS}
     folders = splits if splits and len(splits) == len(children) else {"train": path}

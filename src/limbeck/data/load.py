@@ -14,6 +14,7 @@ from limbeck._optional import need
 from limbeck.data import images, named, tables
 from limbeck.data.augment import make_augmentation
 from limbeck.data.base import Data, Part, TensorPart, TextPart
+from limbeck.data.labels import encode_labels, renumbered, target_of
 from limbeck.data.objects import object_to_raws
 from limbeck.data.raw import SPLITS, Raw, check_alike
 from limbeck.data.splits import Size, amount, cut, hide, join
@@ -48,12 +49,15 @@ def load_data(spec: Any, *, label: str | None = None, text: str | None = None, f
     for split, raw in raws.items():
         if not len(raw):
             raise DataError(f"The part {split!r} of {_name(spec)!r} is empty.")
+    _check_shapes(raws, _name(spec))
     if extra is not None:
         check_alike(raws["train"], extra, _name(spec))
     warnings: list[str] = []
     kind, classes = raws["train"].kind, raws["train"].classes
-    target = _target(raws["train"], target)
+    target = target_of(raws["train"], target)
     labels, classes = encode_labels({name: raw.labels for name, raw in raws.items()}, target, classes, _name(spec))
+    if target == "classes" and raws["train"].classes is None:
+        warnings += renumbered(classes or [])
     encoder = _Inputs(raws["train"], _name(spec), standardize, warnings)
     parts: dict[str, Part] = {}
     start = 0
@@ -81,6 +85,20 @@ def load_data(spec: Any, *, label: str | None = None, text: str | None = None, f
         "labelled": int(parts["train"].is_labelled().sum()), "warnings": warnings, **encoder.about(),
     }  # fmt: skip
     return Data(_short(spec), kind, parts, target, classes, encoder.names, about)
+
+
+def _check_shapes(raws: dict[str, Raw], name: str) -> None:
+    """Raise DataError where a sample of one part is shaped otherwise than one of the training part."""
+
+    def shape(raw: Raw) -> Any:
+        held = getattr(raw.inputs, "inputs", raw.inputs)  # a part in memory holds its own
+        columned = hasattr(held, "columns")
+        return None if columned or not hasattr(held, "shape") else list(held.shape[1:])
+
+    expected = shape(raws["train"])
+    for split, raw in raws.items():
+        if expected is not None and shape(raw) not in (None, expected):
+            raise DataError(f"The samples of {split!r} of {name} have shape {shape(raw)}, those of 'train' {expected}.")
 
 
 def read(spec: Any, image_size: int | None, *, label: str | None, text: str | None, features: Any,
@@ -164,95 +182,6 @@ def _hub(name: str, options: dict[str, Any]) -> dict[str, Raw]:
     raws = object_to_raws(loaded, **options)
     assert raws is not None
     return raws
-
-
-def _target(raw: Raw, target: str | None) -> str:
-    """ "classes" or "values": what the user says, else what the labels look like."""
-    if target is not None:
-        if target not in ("classes", "values"):
-            raise DataError(f"target={target!r}: expected 'classes' or 'values'.")
-        return target
-    if raw.labels is None:
-        return "none"
-    if raw.classes is not None:
-        return "classes"
-    labels = np.asarray(raw.labels)
-    if labels.ndim > 1:
-        return "values"
-    if labels.dtype.kind == "f":
-        whole = labels[np.isfinite(labels)]
-        return "classes" if len(np.unique(whole)) <= 20 and bool((whole == np.round(whole)).all()) else "values"
-    if labels.dtype.kind in "iu" and len(np.unique(labels)) > max(100, len(labels) // 5):
-        return "values"
-    return "classes"
-
-
-def encode_labels(labels: dict[str, Any], target: str, classes: list[str] | None,
-                  name: str) -> tuple[dict[str, Tensor | None], list[str] | None]:  # fmt: skip
-    """Labels as tensors, and the names of the classes. Missing and unknown ones: DataError with the first rows."""
-    if target == "none":
-        return dict.fromkeys(labels), None
-    if target == "values":
-        found: dict[str, Tensor | None] = {}
-        for split, given in labels.items():
-            try:
-                values = np.asarray(given, dtype=np.float64)
-            except (TypeError, ValueError) as error:
-                raise DataError(f"{name}: labels of {split!r} are no numbers: {error}") from error
-            tables.check_finite(values.reshape(len(values), -1), f"{name}: the label column of {split!r}")
-            found[split] = torch.from_numpy(values).float()
-        return found, None
-    for split, given in labels.items():
-        _check_labels(given, split, name, classes)
-    train = np.asarray(labels["train"])
-    if classes is None:
-        kinds = sorted({_plain(value) for value in train if _plain(value) != -100}, key=lambda v: (str(type(v)), v))
-        if len(kinds) < 2:
-            raise DataError(
-                f"{name}: the labels have one value only, {kinds}. Classification needs two classes or more."
-            )
-        classes, index = [str(kind) for kind in kinds], {kind: number for number, kind in enumerate(kinds)}
-    else:
-        index = {number: number for number in range(len(classes))}
-    index[-100] = -100
-    found = {}
-    for split, given in labels.items():
-        plain = [_plain(value) for value in np.asarray(given)]
-        unknown = sorted({str(value) for value in plain if value not in index})
-        if unknown:
-            raise DataError(f"{name}: the part {split!r} has labels that training does not: {unknown[:5]}.")
-        found[split] = torch.tensor([index[value] for value in plain])
-    return found, classes
-
-
-def _plain(value: Any) -> Any:
-    value = value.item() if hasattr(value, "item") else value
-    return int(value) if isinstance(value, float) and value == int(value) else value
-
-
-def _check_labels(given: Any, split: str, name: str, classes: list[str] | None) -> None:
-    values = np.asarray(given)
-    if values.dtype.kind == "f":
-        missing = ~np.isfinite(values)
-    elif values.dtype == object:
-        missing = np.array([value is None or value != value for value in values])
-    else:
-        missing = np.zeros(len(values), dtype=bool)
-    if missing.any():
-        rows = missing.nonzero()[0]
-        raise DataError(
-            f"{name}: {len(rows)} of {len(values)} labels of {split!r} are missing (first rows: {rows[:5].tolist()}). Drop "
-            "those rows, put them into a file of their own (unlabelled=FILE), or label them -100 to train on them unlabelled."
-        )
-    if values.dtype.kind in "iuf":
-        limit = len(classes) if classes is not None else np.inf
-        wrong = ((values < 0) & (values != -100)) | (values >= limit)
-        if wrong.any():
-            rows = wrong.nonzero()[0]
-            raise DataError(
-                f"{name}: {len(rows)} labels of {split!r} are out of range, such as {values[rows[0]]} in row {rows[0]}. "
-                f"Expected {'0 to ' + str(int(limit) - 1) if np.isfinite(limit) else '0 or more'}, or -100 for unlabelled."
-            )
 
 
 class _Inputs:

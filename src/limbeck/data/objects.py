@@ -36,14 +36,18 @@ class DatasetPart(Part):
         return item[0] if isinstance(item, tuple | list) else item
 
     def labels_of_all(self) -> np.ndarray | None:
-        """Every sample's label: the data set's own `targets` or `labels`, else found by reading it once."""
+        """Every sample's label: the data set's own `targets` or `labels`, else found by reading it once.
+
+        Raises DataError for inputs that are NaN or infinite, where they are read.
+        """
         for name in ("targets", "labels"):
             found = getattr(self.dataset, name, None)
             if found is not None and len(found) == len(self):
                 return np.asarray(found)
         labels = []
         for start in range(0, len(self), 256):
-            for item in self.items(range(start, min(start + 256, len(self)))):
+            for number, item in enumerate(self.items(range(start, min(start + 256, len(self)))), start):
+                _check_item(self.input_of(item), number)
                 if isinstance(item, dict):
                     if self.label not in item:
                         raise DataError(f"A sample has no {self.label!r}.{nearest(str(self.label), item)} Say label=.")
@@ -55,6 +59,14 @@ class DatasetPart(Part):
         return np.asarray(
             [value.item() if isinstance(value, Tensor) and value.ndim == 0 else value for value in labels]
         )
+
+
+def _check_item(inputs: Any, number: int) -> None:
+    for value in inputs.values() if isinstance(inputs, dict) else [inputs]:
+        if isinstance(value, Tensor | np.ndarray | float):
+            found = torch.as_tensor(value)
+            if found.is_floating_point() and not bool(found.isfinite().all()):
+                raise DataError(f"The inputs of sample {number} are NaN or infinite. Fill or drop them first.")
 
 
 def object_to_raws(value: Any, *, label: str | None, text: str | None, features: Any,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from limbeck.data.base import Part, SubsetPart, TensorPart, TextPart
-from limbeck.errors import DataError
+from limbeck.errors import ArgumentError, DataError
 
 Size = float | int
 
@@ -27,11 +28,14 @@ def take(part: Part, positions: Tensor, name: str) -> Part:
 
 def amount(size: Size, total: int, what: str) -> int:
     """How many samples a fraction or a count means."""
-    if isinstance(size, bool) or not isinstance(size, int | float) or size < 0:
-        raise DataError(f"{what}={size!r}: expected a fraction from 0 to 1, or a number of samples.")
+    if isinstance(size, bool) or not isinstance(size, int | float) or not 0 <= size < math.inf:
+        raise ArgumentError(f"{what}={size!r}: expected a fraction from 0 to 1, or a number of samples.")
     count = round(size * total) if isinstance(size, float) and size <= 1 else int(size)
     if size and not 0 < count < total:
-        raise DataError(f"{what}={size!r} of {total} samples would leave an empty part: {count} and {total - count}.")
+        raise DataError(
+            f"{what}={size!r} of {total} samples would be {count}, which leaves an empty part. Give a number "
+            f"between 0 and {total}."
+        )
     return count
 
 
@@ -53,15 +57,17 @@ def cut(part: Part, count: int, seed: int, names: tuple[str, str], warnings: lis
 
 
 def hide(part: Part, labelled: Size, seed: int, warnings: list[str]) -> Part:
-    """Keep the labels of some samples (a count or a fraction of the labelled ones), stratified; hide the others."""
+    """Keep the labels of some samples (a count or a fraction of the labelled ones; 0: of none), stratified; hide the rest."""
     known = part.is_labelled().nonzero()[:, 0]
     if isinstance(labelled, int) and not isinstance(labelled, bool) and labelled == len(known):
         return part
     count = amount(labelled, len(known), "labelled")
     assert part.labels is not None
-    kept, _ = cut(take(part, known, "known"), len(known) - count, seed, ("kept", "hidden"), warnings)
     hidden: Any = float("nan") if part.labels.is_floating_point() else -100
     labels = torch.full_like(part.labels, hidden)
+    if not count:
+        return part.with_labels(labels)
+    kept, _ = cut(take(part, known, "known"), len(known) - count, seed, ("kept", "hidden"), warnings)
     where = torch.isin(part.ids, kept.ids)
     labels[where] = part.labels[where]
     return part.with_labels(labels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,18 +22,59 @@ MOST_CATEGORIES = 20  # a column of strings with more values is no category
 def read_frame(path: Path) -> Any:
     """A pandas frame from a file. Raises DataError for an empty or unreadable one."""
     pandas = need("pandas", "tables")
+    separator = "\t" if path.suffix == ".tsv" else ","
     try:
         if path.suffix == ".parquet":
             frame = pandas.read_parquet(path)
         elif path.suffix in (".jsonl", ".json"):
             frame = pandas.read_json(path, lines=path.suffix == ".jsonl")
         else:
-            frame = pandas.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",")
+            frame = pandas.read_csv(path, sep=separator)
+            _check_header(path, separator)
+    except DataError:
+        raise
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{str(path)!r} is not written in UTF-8: {error}. Convert it, for example by: iconv -f latin1 -t utf-8."
+        ) from error
     except Exception as error:  # each reader has errors of its own
-        raise DataError(f"{str(path)!r} could not be read as {path.suffix[1:]}: {error}") from error
+        where = _bad_line(path) if path.suffix == ".jsonl" else ""
+        raise DataError(f"{str(path)!r} could not be read as {path.suffix[1:]}{where}: {error}") from error
     if not len(frame):
         raise DataError(f"{str(path)!r} has no rows.")
     return frame
+
+
+def _check_header(path: Path, separator: str) -> None:
+    """Raise DataError for a column that is there twice (pandas renames the second), and for another separator."""
+    import csv
+
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        header = next(csv.reader(file, delimiter=separator), [])
+    twice = sorted({column for column in header if header.count(column) > 1})
+    if twice:
+        raise DataError(
+            f"{str(path)!r} has several columns called {', '.join(map(repr, twice))}. Rename or drop all but one."
+        )
+    other = next((sign for sign in ";\t|," if len(header) == 1 and sign != separator and sign in header[0]), None)
+    if other is not None:
+        way = "name it .tsv" if other == "\t" else f"write it with {separator!r} between them"
+        raise DataError(
+            f"{str(path)!r} has one column, {header[0]!r}: its columns seem to be parted by {other!r}; {way}."
+        )
+
+
+def _bad_line(path: Path) -> str:
+    """Which line of a JSONL file is no JSON object."""
+    import json
+
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                json.loads(line) if line.strip() else None
+            except json.JSONDecodeError:
+                return f" (line {number})"
+    return ""
 
 
 def frame_to_raw(frame: Any, *, label: str | None, text: str | None, features: Sequence[str] | None, name: str,
@@ -40,6 +82,11 @@ def frame_to_raw(frame: Any, *, label: str | None, text: str | None, features: S
     """A frame as raw samples. Columns that are not there: DataError with the nearest name."""
     columns = [str(column) for column in frame.columns]
     features = [features] if isinstance(features, str) else None if features is None else list(features)
+    if features == []:
+        raise DataError(f"{name}: features=[] names no column. Choose some of: {', '.join(columns)}.")
+    twice = sorted({column for column in columns if columns.count(column) > 1})
+    if twice:
+        raise DataError(f"{name} has several columns called {', '.join(map(repr, twice))}. Rename or drop all but one.")
     for given in filter(None, [label if needs_label else None, text, *(features or [])]):
         if given not in columns:
             raise DataError(f"{name} has no column {given!r}.{nearest(given, columns)}")
@@ -56,7 +103,10 @@ def frame_to_raw(frame: Any, *, label: str | None, text: str | None, features: S
         column = frame[text]
         if bool(column.isna().any()):
             rows = column.isna().to_numpy().nonzero()[0]
-            raise DataError(f"{name}: {len(rows)} rows have no text in {text!r} (first: {rows[:5].tolist()}).")
+            raise DataError(
+                f"{name}: {len(rows)} of {len(column)} samples have no text in {text!r} (first rows: {rows[:5].tolist()}). "
+                "Fill or drop them first."
+            )
         return Raw("text", [str(value) for value in column], labels, label=label, features=[text])
     return Raw("table", frame[features or rest], labels, label=label, features=features or rest)
 
@@ -116,7 +166,7 @@ class TableEncoder:
 
 def check_finite(values: np.ndarray, what: str) -> None:
     """Raise DataError where a value is NaN or infinite, with the first rows."""
-    bad = ~np.isfinite(values.reshape(len(values), -1)).all(1)
+    bad = ~np.isfinite(values).reshape(len(values), math.prod(values.shape[1:])).all(1)
     if bad.any():
         rows = bad.nonzero()[0]
         raise DataError(

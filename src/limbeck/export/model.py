@@ -44,6 +44,8 @@ def export_model(
     """
     out = Path(out)
     format = _format(out, format)
+    if isinstance(tolerance, bool) or not isinstance(tolerance, int | float) or not tolerance >= 0:
+        raise ArgumentError(f"tolerance={tolerance!r}: expected a number of 0 or more.")
     samples = _scored(data)
     if example_inputs is None and samples is not None and task is not None:
         example_inputs = _view(module, samples, task, range(min(8, len(samples))))

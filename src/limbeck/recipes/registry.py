@@ -36,6 +36,12 @@ class Recipe:
     def __call__(self, job: Any = None, /, **arguments: Any) -> Any:
         if job is None:
             return Bound(self, check_arguments(self, arguments))
+        if not hasattr(job, "stage"):
+            first = next(iter(self.parameters), None)
+            raise ArgumentError(
+                f"The recipe {self.name!r} was given {job!r}. "
+                + (f"Arguments are given by name: {self.name}({first}={job!r})." if first else "It takes no arguments.")
+            )
         return self.function(job, **arguments)
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from limbeck.report.compare import against_baseline, cost, first_of, latencies, models_of, score
+from limbeck.report.compare import against_baseline, cost, latencies, models_of, score
 from limbeck.report.numbers import Stat, decimals, milliseconds, number, rate
 from limbeck.report.words import FORMATS, is_detail, measure
 
@@ -90,6 +90,17 @@ def table(record: Mapping[str, Any]) -> Table:
         result.add_row(Text(f"Median, {name}"), *[milliseconds(number(t.get("p50_ms"))) for t in timed], *extra)
         result.add_row(Text("  95 % below"), *[milliseconds(number(t.get("p95_ms"))) for t in timed], *extra)
         result.add_row(Text("  throughput"), *[rate(number(t.get("throughput"))) for t in timed], *extra)
-    if not first_of(record, "baseline") and first_of(record, "teacher"):
-        result.caption = "The student was not trained alone, so what distillation added is not known."
     return result
+
+
+def show(record: Mapping[str, Any]) -> None:
+    """Print the table, the verdict where there is one, and every warning."""
+    from rich.console import Console
+
+    from limbeck.report.details import all_warnings
+
+    console = Console()
+    console.print(table(record))
+    for line in [record.get("verdict"), *(f"Warning: {warning}" for warning in all_warnings(record))]:
+        if line:
+            console.print(line, markup=False, highlight=False)

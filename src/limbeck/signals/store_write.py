@@ -118,7 +118,8 @@ def resumed(folder: Path, planned: Manifest, shard_rows: int | None, resume: boo
     ]  # fmt: skip
     if differences:
         raise StoreError(
-            f"{folder} holds another store ({'; '.join(differences)}). Give another folder, or resume=False to replace it."
+            f"{folder} holds another store ({'; '.join(differences)}). Give another folder, or replace it "
+            "by overwrite=true (in Python: resume=False)."
         )
     forget(known, broken_files(folder, known, "full"))
     return known

@@ -250,8 +250,17 @@ def build_student(spec: Spec, data: Data | None = None, task: Task | None = None
     if isinstance(spec, Path):
         spec = str(spec)
     if callable(spec):
-        with seeded(seed):
-            return spec()
+        try:
+            with seeded(seed):
+                made = spec()
+        except TypeError as error:
+            raise ModelError(
+                f"The student {getattr(spec, '__name__', type(spec).__name__)!r} could not be made: {error}. Give a module, "
+                "or a function without arguments that makes one."
+            ) from error
+        if not isinstance(made, nn.Module):
+            raise ModelError(f"The function of the student gave a {type(made).__name__}; expected a torch module.")
+        return made
     if not isinstance(spec, str):
         raise ArgumentError(f"A {type(spec).__name__} cannot be a student. A student is {FORMS}.")
     if names_model(spec):

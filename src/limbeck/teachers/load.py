@@ -64,6 +64,8 @@ def load_model(spec: Any, *, data: Data | None = None, task: Task | None = None,
         try:
             found = as_teacher(spec)
         except ModelError as error:
+            if hasattr(spec, "fit"):  # an estimator that is not fitted, or gives no probabilities
+                raise
             raise ModelError(f"A {type(spec).__name__} cannot be a {role}. {FORMS}") from error
     if data is not None and isinstance(found, Teacher):
         found.check(data)
@@ -102,7 +104,9 @@ def _near(name: str) -> str:
     here = [child.name for child in folder.iterdir()] if folder.is_dir() else []
     words = [] if "/" in name else [*SHORT, "shrink"]
     hint = nearest(re.split(r"[:(]", Path(name).name)[0], [*here, *words])
-    return hint if "Did you mean" in hint else ""
+    if "Did you mean" not in hint:
+        return ""
+    return hint if folder == Path() else hint.replace("Did you mean '", f"Did you mean '{folder}/")
 
 
 def _from_path(path: Path, data: Data | None, task: Task | None, role: str, builder: Builder | None, trust: bool,

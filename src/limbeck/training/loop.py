@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from limbeck.data.base import Batch
-from limbeck.errors import ArgumentError, DivergedError, Interrupted, RunError
+from limbeck.errors import ArgumentError, DivergedError, Interrupted, ModelError, RunError
 from limbeck.signals.step import Ref, Step, count_items, derive
 from limbeck.students.adapters import has_adapters, weights_print
 from limbeck.teachers.base import ModuleTeacher
@@ -330,13 +330,17 @@ class Loop:
         """Where the last good weights are, saved now if they are still in memory."""
         if not self.checkpoints:
             return "Nothing was saved because the run has no folder."
-        if step == self.number:  # the step was not taken
+        if step == self.number and self._finite():  # the step was not taken
             self.ledger.waiting.clear()
             self.save()
         steps = self.checkpoints.steps()
-        return f"The last good checkpoint is {self.checkpoints.folder}/step-{steps[-1]:08d}." if steps else (
-            "No checkpoint had been written yet."
-        )  # fmt: skip
+        if not steps:
+            return "No checkpoint had been written yet."
+        kept = f"The last checkpoint with finite weights is {self.checkpoints.folder}/step-{steps[-1]:08d}"
+        return f"{kept}, the one before it step-{steps[-2]:08d}." if len(steps) > 1 else f"{kept}."
+
+    def _finite(self) -> bool:
+        return all(bool(p.isfinite().all()) for learner in self.learners.values() for p in learner.parameters())
 
     def evaluate(self) -> bool:
         """Score the kept learner; returns whether the stage should end early."""
@@ -347,7 +351,12 @@ class Loop:
         if self.stage.evaluate is None:
             return False
         module = self.averaged.module if self.averaged else self.modules[self.stage.keep]
-        scores = self.stage.evaluate(module)
+        try:
+            scores = self.stage.evaluate(module)
+        except ModelError as error:  # after finite losses: the last updates blew the weights up
+            raise DivergedError(
+                f"{self.stage.keep!r} cannot be evaluated after step {self.number}: {error}", self.number - 1
+            ) from error
         self.last_scores = scores
         if self.rank == 0:
             self.metrics.add({"stage": self.index, "step": self.number, "scores": scores})

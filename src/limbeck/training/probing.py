@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from limbeck.data.base import Batch
-from limbeck.errors import ArgumentError, LimbeckError, SignalError, nearest
+from limbeck.errors import ArgumentError, LimbeckError, ModelError, SignalError, nearest
 from limbeck.signals.step import Ref, Step, derive
 from limbeck.signals.taps import ChangedInPlace
 from limbeck.teachers.base import ModuleTeacher
@@ -76,6 +76,7 @@ def _read(stage: Stage, reading: Reading, step: Step) -> dict[str, dict[str, Any
                 assert isinstance(teacher, ModuleTeacher)
                 teacher.clone |= set(taps)
                 found[role] = teacher.read(step.batch, taps, stage.task, progress=0.0)
+            _check_signals(role, found[role])
             step.put(role, found[role])
         for name, learner in stage.learners.items():
             for role, taps in reading.own(name).items():
@@ -90,6 +91,15 @@ def _read(stage: Stage, reading: Reading, step: Step) -> dict[str, dict[str, Any
                     raise SignalError(f"The role {role!r} gives no signal {missing}; it has {sorted(signals)}.")
                 step.put(role, signals)
     return found
+
+
+def _check_signals(role: str, signals: Mapping[str, Any]) -> None:
+    for tap, value in signals.items():
+        if isinstance(value, Tensor) and value.is_floating_point() and bool(value.isnan().any()):
+            raise ModelError(
+                f"The {role} gives NaN as its signal {tap!r} for the first batch, from which nothing can be learnt. Look at "
+                "its weights and at what it is given."
+            )
 
 
 def _own(learner: Learner, reading: Reading, step: Step) -> None:
@@ -110,6 +120,8 @@ def _try(learner: Learner, step: Step) -> None:
                 term.evaluate(step) if term.is_lazy(step) else copy.copy(term).values(step)
         except LimbeckError:
             raise
+        except ValueError as error:  # an option that the formula cannot take, such as temperature=0
+            raise ArgumentError(f"The objective {term.name!r} cannot be computed: {error}.") from error
         except RuntimeError as error:
             shapes = {str(ref): list(getattr(step.signals.get(ref), "shape", [])) for ref in term.needs()}
             raise SignalError(

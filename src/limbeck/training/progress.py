@@ -2,8 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Callable, Iterator
 from typing import Any
+
+
+def _bar() -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"),
+        TimeRemainingColumn(), console=Console(stderr=True), transient=True,
+    )  # fmt: skip
+
+
+@contextlib.contextmanager
+def counting(title: str) -> Iterator[Callable[[int, int], None] | None]:
+    """A function of (done, total) that moves a bar, while this is open; None where standard error is no terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    with _bar() as bar:
+        task = bar.add_task(title, total=None, note="")
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 class ProgressBar:
@@ -17,13 +40,7 @@ class ProgressBar:
     def begin(self, loop: Any) -> None:
         if not self.shown or loop.rank != 0:
             return
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        self._bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"),
-            TimeRemainingColumn(), console=Console(stderr=True), transient=True,
-        )  # fmt: skip
+        self._bar = _bar()
         name = " ".join(filter(None, (self.title, loop.stage.name if loop.stage.name != "train" else "")))
         self._task = self._bar.add_task(name or "train", total=loop.total, completed=loop.number, note="")
         self._bar.start()

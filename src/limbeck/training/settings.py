@@ -57,18 +57,21 @@ class Settings:
         if len(given) > 1:
             raise ArgumentError(f"The length of a stage is given once; this gives {given}. Choose one.")
         for name, value in given.items():
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+            if not _is_number(value) or not 0 < value < math.inf:
                 raise ArgumentError(f"{name}={value!r}: expected a positive number.")
         for name, low, high in (("learning_rate", 0, math.inf), ("weight_decay", 0, math.inf), ("warmup", 0, 1),
                                 ("momentum", 0, 1), ("drop", 0, 1)):  # fmt: skip
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-                raise ArgumentError(f"{name}={value!r}: expected a number from {low} to {high}.")
-        for name in ("accumulate", "log_every"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ArgumentError(f"{name}={value!r}: expected a whole number of 1 or more.")
-        if self.batch_size != "all" and (not isinstance(self.batch_size, int) or self.batch_size < 1):
+            if not _is_number(value) or not low <= value <= high:
+                limits = f"from {low} to {high}" if high < math.inf else f"of {low} or more"
+                raise ArgumentError(f"{name}={value!r}: expected a number {limits}.")
+        whole = [("accumulate", 1), ("log_every", 1), ("seed", 0), ("workers", 0)]
+        counts = ("steps", "samples", "tokens", "patience", "evaluate_every", "checkpoint_every")
+        whole += [(name, 1) for name in counts if getattr(self, name) is not None]
+        for name, least in whole:
+            if not _is_whole(getattr(self, name), least):
+                raise ArgumentError(f"{name}={getattr(self, name)!r}: expected a whole number of {least} or more.")
+        if self.batch_size != "all" and not _is_whole(self.batch_size, 1):
             raise ArgumentError(f"batch_size={self.batch_size!r}: expected a whole number of 1 or more, or 'all'.")
         if self.batch_size != "all" and self.accumulate > int(self.batch_size):
             raise ArgumentError(f"accumulate={self.accumulate} splits a batch of {self.batch_size}: lower it.")
@@ -79,9 +82,11 @@ class Settings:
         ):
             if getattr(self, name) not in choices:
                 raise ArgumentError(f"{name}={getattr(self, name)!r}.{nearest(getattr(self, name), choices)}")
-        for name in ("ema", "clip", "patience", "evaluate_every", "checkpoint_every"):
+        if not isinstance(self.drops, list | tuple) or not all(_is_number(at) and 0 <= at <= 1 for at in self.drops):
+            raise ArgumentError(f"drops={self.drops!r}: expected numbers from 0 to 1, such as [0.5, 0.75].")
+        for name in ("ema", "clip"):
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not value > 0):
+            if value is not None and (not _is_number(value) or not value > 0):
                 raise ArgumentError(f"{name}={value!r}: expected a positive number, or none.")
         if self.ema is not None and self.ema >= 1:
             raise ArgumentError(f"ema={self.ema!r}: expected a decay below 1, such as 0.999.")
@@ -106,6 +111,14 @@ class Settings:
             return self.drop ** sum(progress >= at for at in self.drops)
         rest = min((progress - self.warmup) / max(1 - self.warmup, 1e-9), 1.0)
         return 1 - rest if self.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * rest))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_whole(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def setting_names() -> set[str]:
