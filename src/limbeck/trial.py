@@ -113,7 +113,7 @@ class Trial:
             saved = self.folder.path / "student"
             save_model(students[0], saved, task=job.task)
         part = scored_part(job)
-        models, confusion, warnings = [], None, list(self.prepared.warnings)
+        models, confusion, warnings = [], None, [*self.prepared.warnings, *job.warnings]
         if part != "test":
             warnings.append(f"The data have no test part: scores are those of the {part} part.")
         theirs = None

@@ -97,6 +97,7 @@ class Part:
     labels: Tensor | None = None
     augmentation: Augmentation | None = None
     domain: Tensor | None = None  # [n] int64, the place of each sample's domain in `Data.domains`
+    tokenizations = 1  # 2 where a batch carries the same texts in the teacher's tokens too
     order = "any"  # in which it is read for training: "any", rows of like "length" together, or as a "stream"
 
     def __len__(self) -> int:
@@ -192,6 +193,7 @@ class SubsetPart(Part):
         self.ids, self.augmentation = base.ids[positions], base.augmentation
         self.labels = None if base.labels is None else base.labels[positions]
         self.domain = None if base.domain is None else base.domain[positions]
+        self.tokenizations = base.tokenizations
 
     def gather(self, positions: Tensor) -> Inputs:
         return self.base.gather(self.positions[positions])
@@ -218,6 +220,7 @@ class Data:
     about: dict[str, Any] = field(default_factory=dict)
     tokenizer: Any = None  # of token rows: what made them
     domains: list[str] | None = None  # names, where the samples are of several (`Part.domain`)
+    teacher_tokenizer: Any = None  # of rows that carry the texts in the teacher's tokens too
 
     @property
     def train(self) -> Part:

@@ -23,6 +23,7 @@ from limbeck.data.language_parts import PairPart, TokenRows
 from limbeck.data.language_read import Record, find_fields, read_splits
 from limbeck.data.language_stream import TokenStream, read_stream, stream_files, stream_splits
 from limbeck.data.language_tokens import Document, tokenizer_hash
+from limbeck.data.language_twins import UNLIMITED, TwinEncoder
 from limbeck.data.splits import Size, amount
 from limbeck.errors import ArgumentError, DataError
 
@@ -35,7 +36,8 @@ def load_language_data(spec: Any, tokenizer: Any, *, length: int | None = None, 
                        messages: str | None = None, chosen: str | None = None, rejected: str | None = None,
                        template: str | None = None, join: str = "\n", documents: str | None = None, eos: bool = True,
                        long: str | None = None, pack: bool = True, even: bool = False, stream: bool = False,
-                       buffer: int = 4096, domain: str | None = None) -> Data:  # fmt: skip
+                       buffer: int = 4096, domain: str | None = None, teacher: Any = None,
+                       teacher_length: int | None = None) -> Data:  # fmt: skip
     """Token rows of a source for causal language models: a `Data` of kind "tokens" whose parts are `TokenRows`.
 
     `spec`: a .txt, JSONL, JSON, CSV, TSV or Parquet file; a folder of such files, named train, valid, test or all taken
@@ -61,6 +63,10 @@ def load_language_data(spec: Any, tokenizer: Any, *, length: int | None = None, 
     `domain`: the column that names the domain of each record; or `spec` is a mapping from domain to any of the above. Each
     domain is then split, packed and cut by itself, and may hold records of another kind (see `Data.domains`).
 
+    `teacher`: a second tokenizer, the teacher's. Rows are then `TwinRows`, which carry both tokenizations of the same texts
+    and what they share; cuts leave the same text on both sides. `teacher_length`: the longest row in its tokens, by
+    default what it says.
+
     `about` has the columns used, statistics (samples, rows, tokens, predicted tokens, length p50, p95 and max before cuts,
     share of samples cut, padding), what was left out and why, a hash of the tokenizer, and one of the content with it.
     Raises DataError for what cannot be read or leaves nothing, ArgumentError for options that are not known.
@@ -84,7 +90,13 @@ def load_language_data(spec: Any, tokenizer: Any, *, length: int | None = None, 
             raise DataError(f"{_name(spec)} has no records to train on.")
     else:
         splits, files, first = read_splits(spec, documents), [], []
-    encoder = Encoder(tokenizer, find_fields(_columns(splits), _name(spec), **named), **encoding)
+    fields = find_fields(_columns(splits), _name(spec), **named)
+    if teacher is None:
+        encoder = Encoder(tokenizer, fields, **encoding)
+    else:
+        teacher = _tokenizer(teacher)
+        encoding["teacher_length"] = _teacher_length(teacher_length, teacher)
+        encoder = TwinEncoder(tokenizer, teacher, fields, **encoding)
     builder = Builder(encoder, pack and encoder.fields.kind != "preference", even)
     numbered, made = _numbered(splits, {"test": test, "valid": valid}, seed)
     for split in [split for split in ORDER if split in numbered]:
@@ -100,7 +112,7 @@ def load_language_data(spec: Any, tokenizer: Any, *, length: int | None = None, 
         )
         described = train.describe()
         builder.statistics["train"]["of_the_first"] = len(first)  # records: the rest is not read yet
-    kind = tokenizer_hash(tokenizer)
+    kind = tokenizer_hash(tokenizer) + (f" {tokenizer_hash(teacher)}" if teacher is not None else "")
     about = {
         "source": _name(spec), "kind": encoder.fields.kind, "columns": dict(encoder.fields.columns), "length": encoder.length,
         "long": encoder.long, "template": ("chat" if encoder.chats else "plain") if encoder.fields.kind != "text" else None,
@@ -109,7 +121,7 @@ def load_language_data(spec: Any, tokenizer: Any, *, length: int | None = None, 
         "statistics": builder.statistics, "left_out": builder.left_out, "warnings": builder.warnings,
         "tokenizer": kind, "content": _content(kind, builder.parts, described),
     }  # fmt: skip
-    return Data(_short(spec), "tokens", parts, "none", about=about, tokenizer=tokenizer)
+    return Data(_short(spec), "tokens", parts, "none", about=about, tokenizer=tokenizer, teacher_tokenizer=teacher)
 
 
 @dataclass
@@ -166,8 +178,7 @@ class Builder:
         packed = pack_rows(sizes, self.encoder.length) if self.packed else None
         ids = torch.tensor(self._ids(owners) if packed is None else range(self.rows, self.rows + len(packed)))
         self.rows += len(ids)
-        part = TokenRows(split, documents, owners, ids=ids, padding=self.encoder.marks.padding, rows=packed,
-                         packed=self.packed, even=self.even)  # fmt: skip
+        part = self.encoder.part(split, documents, owners, ids=ids, rows=packed, packed=self.packed, even=self.even)
         return PairPart(part) if self.encoder.fields.kind == "preference" else part
 
     def _ids(self, owners: list[int]) -> list[int]:
@@ -252,6 +263,12 @@ def _length(length: int | None, tokenizer: Any) -> int:
     if length is not None and limit < 10**9 and length > limit:
         raise ArgumentError(f"length={length}: the tokenizer's model takes {limit} tokens. Say length={limit} or less.")
     return int(min(limit, LENGTH)) if length is None else length
+
+
+def _teacher_length(length: int | None, tokenizer: Any) -> int:
+    """A teacher reads as much as it can: it is not trained, and its tokens may be many to one of the student's."""
+    limit = int(min(getattr(tokenizer, "model_max_length", UNLIMITED), UNLIMITED))
+    return _length(length, tokenizer) if length is not None else limit
 
 
 def _name(spec: Any) -> str:

@@ -55,6 +55,11 @@ def load_domains(sources: Mapping[str, Any], tokenizer: Any, options: dict[str, 
 
     if options.get("stream"):
         raise ArgumentError("Domains are mixed by rows, and a stream has none to ask for: say stream=False.")
+    if options.get("teacher") is not None:
+        raise ArgumentError(
+            "Domains cannot be mixed yet where student and teacher have different tokenizers. Give the texts as one source, or "
+            "a student that has the teacher's tokenizer."
+        )
     if len(sources) < 2:
         raise DataError(f"The data have one domain, {', '.join(sources)}: there is nothing to mix.")
     loaded = {}

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from limbeck.data.language_chat import ChatTemplate, Messages, as_messages, has_template
+from limbeck.data.language_parts import TokenRows
 from limbeck.data.language_read import Fields, Record
 from limbeck.data.language_tokens import (
     Document,
@@ -32,6 +33,8 @@ class Encoder:
     of the sample, for one that is not what its kind expects.
     """
 
+    tokenizations = 1
+
     def __init__(self, tokenizer: Any, fields: Fields, *, length: int, long: str | None = None,
                  template: str | None = None, join: str = "\n", eos: bool = True):  # fmt: skip
         self.fields, self.length, self.join = fields, length, join
@@ -51,12 +54,32 @@ class Encoder:
 
     def __call__(self, records: Sequence[Record], names: Sequence[str]) -> list[Encoded]:
         """One `Encoded` for every record; `names` say in messages which sample it is ("The sample 3")."""
-        made = getattr(self, f"_{self.fields.kind}")(records, names)
-        keep = 0 if self.chats else len(self.marks.prefix)
         return [
-            one if isinstance(one, Encoded) else fit(one, self.length, self.long, keep, name)
-            for one, name in zip(made, names)
+            one if isinstance(one, Encoded) else fit(one, self.length, self.long, self.keep, name)
+            for one, name in zip(self.documents(records, names), names)
         ]
+
+    @property
+    def keep(self) -> int:
+        """How many tokens at the start stay where a document loses its start."""
+        return 0 if self.chats else len(self.marks.prefix)
+
+    def documents(self, records: Sequence[Record], names: Sequence[str]) -> list[list[Document] | Encoded]:
+        """For every record its documents, uncut, or an `Encoded` that says why it is left out."""
+        return getattr(self, f"_{self.fields.kind}")(records, names)
+
+    def part(self, name: str, documents: Sequence[Document], samples: Sequence[int], **options: Any) -> TokenRows:
+        """Rows of documents that this encoder made; `options` as of `TokenRows`."""
+        return TokenRows(name, documents, samples, padding=self.marks.padding, **options)
+
+    def restored(self, plain: Sequence[Any]) -> Document:
+        """The document of which `plain` says what it holds."""
+        return Document.of(*plain)
+
+    @property
+    def stop(self) -> int | None:
+        """The token that ends an answer."""
+        return self.marks.eos if self._writer is None or self._writer.stop is None else self._writer.stop
 
     def _text(self, records: Sequence[Record], names: Sequence[str]) -> list[list[Document] | Encoded]:
         texts = [self._words(record, "text", name) for record, name in zip(records, names)]

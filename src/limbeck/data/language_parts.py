@@ -131,7 +131,7 @@ class PairPart(Part):
     """
 
     def __init__(self, rows: TokenRows):
-        self.rows, self.name = rows, rows.name
+        self.rows, self.name, self.tokenizations = rows, rows.name, rows.tokenizations
         self.ids = rows.ids[::2] // 2
 
     def __len__(self) -> int:

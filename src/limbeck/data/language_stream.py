@@ -15,7 +15,7 @@ from torch import Tensor
 from limbeck.data.base import Batch, Inputs, Part
 from limbeck.data.language_encode import Encoder
 from limbeck.data.language_pack import pack
-from limbeck.data.language_parts import PairPart, TokenRows
+from limbeck.data.language_parts import PairPart
 from limbeck.data.language_read import STREAMED, Record, files_of, read_from, read_splits, split_of
 from limbeck.data.language_tokens import Document
 from limbeck.errors import DataError
@@ -81,7 +81,7 @@ class TokenStream(Part):
                  name: str = "train"):  # fmt: skip
         self.files, self.encoder, self.packed, self.seed, self.buffer = list(files), encoder, packed, seed, buffer
         self.without, self.shuffle, self.even, self.name = without, shuffle, even, name
-        self.ids = torch.zeros(0, dtype=torch.int64)
+        self.ids, self.tokenizations = torch.zeros(0, dtype=torch.int64), encoder.tokenizations
         self.left_out: Counter[str] = Counter()  # why samples gave nothing, since this object was made
 
     def gather(self, positions: Tensor) -> Inputs:
@@ -117,16 +117,14 @@ class StreamReader(Iterator[Batch]):
         if state is not None:
             self.epoch, self.block, self.done, self.rows = (state[key] for key in ("epoch", "block", "done", "rows"))
             self.begin = tuple(state["begin"]) if state["begin"] else None
-            self.carry = [
-                (owner, Document.of(tokens, predict, prompt)) for owner, tokens, predict, prompt in state["carry"]
-            ]
+            self.carry = [(owner, stream.encoder.restored(plain)) for owner, *plain in state["carry"]]
         self._records: Iterator[tuple[Record, Place]] | None = None
         self._made: tuple[Part | None, list[list[int]]] | None = None  # this block's rows, and its batches
         self._next: tuple[Place | None, list[tuple[int, Document]]] = None, []  # the next block's begin and carry
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values: what `TokenStream.open` goes on from, with the batch after the last one given."""
-        carry = [(owner, d.tokens.tolist(), d.predict.tolist(), d.prompt) for owner, d in self.carry]
+        carry = [(owner, *document.plain()) for owner, document in self.carry]
         return {
             "epoch": self.epoch,
             "block": self.block,
@@ -197,9 +195,9 @@ class StreamReader(Iterator[Batch]):
     def _part(self, documents: list[Document], owners: list[int], units: list[list[int]], paired: bool) -> Part:
         stream = self.stream
         rows = units if not paired else [[number] for unit in units for number in unit]
-        part = TokenRows(
-            stream.name, documents, owners, ids=torch.arange(len(rows)), padding=stream.encoder.marks.padding, rows=rows,
-            packed=stream.packed, even=stream.even, width=stream.encoder.length if stream.packed or stream.even else None,
+        part = stream.encoder.part(
+            stream.name, documents, owners, ids=torch.arange(len(rows)), rows=rows, packed=stream.packed, even=stream.even,
+            width=stream.encoder.length if stream.packed or stream.even else None,
         )  # fmt: skip
         return PairPart(part) if paired else part
 

@@ -39,6 +39,10 @@ class Document:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    def plain(self) -> tuple[Any, ...]:
+        """Plain values, from which `Encoder.restored` makes it again."""
+        return self.tokens.tolist(), self.predict.tolist(), self.prompt
+
 
 @dataclass
 class Encoded:

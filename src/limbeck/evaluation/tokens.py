@@ -26,6 +26,7 @@ class TokenTally:
         self.bins = torch.zeros(3, BINS, dtype=torch.float64)  # count, confidence, hits
         self.pairs, self.ordered = 0, 0
         self.fidelity = Fidelity("top1_agreement")
+        self.bytes = 0  # of text that the tokens are, where they were counted
 
     @torch.no_grad()
     def add(self, student: Tensor, labels: Tensor, teacher: Tensor | None = None) -> None:
@@ -57,6 +58,7 @@ class TokenTally:
         """`perplexity` (e to the mean nll), `token_accuracy`, `nll` (nats per token) and `ece` (15 bins).
 
         Of preference pairs also `preference_accuracy`: in how many the chosen answer is the likelier one.
+        Where bytes were counted also `bits_per_byte`, which tokenizers do not change.
         """
         if not self.count:
             raise DataError("No token is labelled (all are -100), so there is nothing to score.")
@@ -66,6 +68,7 @@ class TokenTally:
         return {
             "perplexity": perplexity, "token_accuracy": self.hits / self.count, "nll": mean,
             "ece": float((self.bins[1] - self.bins[2]).abs().sum()) / self.count, **preferred,
+            **({"bits_per_byte": self.nll / self.bytes / math.log(2)} if self.bytes else {}),
         }  # fmt: skip
 
     def agreement(self) -> dict[str, float]:

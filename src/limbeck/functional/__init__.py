@@ -13,8 +13,19 @@ from limbeck.functional.aligned import (
     expected_advantage,
     token_strength,
 )
+from limbeck.functional.alignment import chunk_sums, shared_chunks, words_of_chunks
 from limbeck.functional.core import Declaration, objective, reduce
 from limbeck.functional.features import attention_map_mse, cosine_distance, feature_l1, feature_mse
+from limbeck.functional.likelihoods import (
+    EPSILON,
+    binary_cross_entropy,
+    binary_kl,
+    binary_reverse_kl,
+    likelihood_gap,
+    log1mexp,
+    rate_kl,
+    sorted_l1,
+)
 from limbeck.functional.mixture import DomainMixture, apportion, discrepancies
 from limbeck.functional.pace import GenerationThreshold, InterpolationPace
 from limbeck.functional.policy import (

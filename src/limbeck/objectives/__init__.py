@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from limbeck.objectives.algebra import Objective, Sum, Term
+    from limbeck.objectives.chunks import chunk_likelihoods, sorted_l1_by_index
     from limbeck.objectives.formula import Formula, compose
     from limbeck.objectives.library import *  # noqa: F403
     from limbeck.objectives.paced import paced_target
@@ -30,6 +31,7 @@ _PLACES = {
     "dpo": "sequences", "redi": "sequences", "per_sequence": "sequences",
     "policy_gradient": "policy", "selected": "policy", "weighed": "policy",
     "paced_target": "paced", "learned_subset_kl": "subsets", "span_correlation": "subsets",
+    "chunk_likelihoods": "chunks", "sorted_l1_by_index": "chunks",
 }  # fmt: skip
 
 

@@ -136,6 +136,13 @@ class Term(Objective):
     def values(self, step: Step) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} has no values")
 
+    def population(self, step: Step, values: Tensor) -> tuple[Tensor | None, float]:
+        """Which of its values count in this micro-batch (None: all), and how many in the whole step (`Step.population`)."""
+        return step.population("sample" if values.ndim == 1 else "token", self.labelled, self.group)
+
+    def check(self, step: Step) -> None:
+        """Raise SignalError where the signals of `step` cannot be compared by this term."""
+
     @property
     def is_built(self) -> bool:
         return True

@@ -26,6 +26,7 @@ def evaluate(objective: Objective, step: Step) -> tuple[Tensor, dict[str, Tensor
         for name, (weight, term) in zip(names, weighted, strict=True):
             if weight.is_zero:
                 continue
+            term.check(step)
             factor, penalty = weight.forward(step.progress)
             if term.is_lazy(step):
                 lazy.append((name, term, factor, penalty))
@@ -58,7 +59,7 @@ def _value(term: Term, step: Step) -> Tensor:
         raise SignalError(
             f"{term.name!r} gave values of shape {list(values.shape)}. A term per item gives [batch] or [batch, tokens]."
         )
-    mask, count = step.population("sample" if values.ndim == 1 else "token", term.labelled, term.group)
+    mask, count = term.population(step, values)
     if count == 0:
         if values.ndim == 2 and not term.labelled and mask is None:
             return values.mean()  # outside the engine, without a mask: every token counts

@@ -91,6 +91,10 @@ class Formula(Term):
         )
         self.projector.to(student.device, upcast(student).dtype)
 
+    def check(self, step: Step) -> None:
+        if self.transform is None and self.student_ref is not None and self.teacher_ref is not None:
+            check_one_tokenizer(self.name, step, self.student_ref, self.teacher_ref)
+
     def is_lazy(self, step: Step) -> bool:
         if self.student_ref is None:
             return False
@@ -151,6 +155,16 @@ class Formula(Term):
         if self.transform is not None:
             text += f".through({getattr(self.transform, '__name__', 'function')})"
         return text if self.group is None else f"{text}.among({self.group!r})"
+
+
+def check_one_tokenizer(name: str, step: Step, student: Ref, teacher: Ref) -> None:
+    """Raise SignalError where tokens are compared one by one and the teacher reads them from another tokenizer."""
+    reads = [ref.role.partition("/")[0] == "teacher" for ref in (student, teacher)]
+    if "twin" in step.batch.extra and reads[0] != reads[1]:
+        raise SignalError(
+            f"{name!r} compares student and teacher token by token, and they have different tokenizers. Use a recipe that "
+            "compares texts: alm, or uld; or a student that has the teacher's tokenizer."
+        )
 
 
 def upcast(value: Any) -> Any:

@@ -25,9 +25,11 @@ def toy_job(recipe: Recipe | None = None, **settings: Any) -> Job:
     task = resolve(recipe.tasks[0] if recipe else "classification")
     given = Settings(**{"steps": 4, "batch_size": 16, **settings})
     if task.name == "causal_lm":
-        from limbeck.recipes.toy_language import language_toy
+        from limbeck.recipes.toy_language import language_toy, two_tokenizers_toy
 
-        tokens, large, small = language_toy("preferences" in recipe.needs if recipe else False)
+        across = recipe is not None and recipe.function.__module__.endswith(".tokenizers")
+        preferences = recipe is not None and "preferences" in recipe.needs
+        tokens, large, small = two_tokenizers_toy() if across else language_toy(preferences)
         valid = tokens.parts["valid"]
         return Job(task, tokens, small, ModuleTeacher(large), given,
                    evaluation=lambda module: task.measure(module, valid)["scores"])  # fmt: skip

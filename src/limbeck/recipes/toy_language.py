@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from limbeck.data.base import Data
 from limbeck.data.language_parts import PairPart, TokenRows
 from limbeck.data.language_tokens import Document
+from limbeck.data.language_twin_rows import TwinRows
+from limbeck.data.language_twins import Twin, align
 from limbeck.students.declare import seeded
 
 SYMBOLS, END = 16, 1
@@ -79,6 +81,36 @@ def miscounting(name: str, pairs: int, seed: int, first: int = 0) -> PairPart:
     samples = [number // 2 for number in range(2 * pairs)]
     ids = torch.arange(2 * first, 2 * (first + pairs))
     return PairPart(TokenRows(name, documents, samples, ids=ids, padding=0))
+
+
+def spelling(name: str, rows: int, seed: int, first: int = 0) -> TwinRows:
+    """The alphabet of four letters from some letter on: the student's tokens are letters, the teacher's one or two of them."""
+    draw = torch.Generator().manual_seed(seed)
+    letters, pairs = [b"a", b"b", b"c", b"d"], [b"ab", b"bc", b"cd", b"da"]
+    documents = []
+    for _ in range(rows):
+        start, size = int(torch.randint(4, (), generator=draw)), int(torch.randint(5, 9, (), generator=draw))
+        mine = [(start + place) % 4 for place in range(size)]
+        theirs: list[int] = []
+        place = 0
+        while place < size:
+            double = place + 1 < size and bool(torch.randint(2, (), generator=draw))
+            theirs.append(mine[place] + 4 * double)
+            place += 1 + double
+        chunks = align([*(letters[n] for n in mine), "end"], [*((letters + pairs)[n] for n in theirs), "end"])
+        assert chunks is not None
+        one, other = (Document.of([*(2 + n for n in ids), END], 1) for ids in (mine, theirs))
+        documents.append(Twin(one.tokens, one.predict, one.prompt, other, *chunks))
+    ids = torch.arange(first, first + rows)
+    return TwinRows(name, documents, range(rows), ids=ids, padding=0, teacher_padding=0)
+
+
+def two_tokenizers_toy() -> tuple[Data, nn.Module, nn.Module]:
+    """Data, teacher, student, of which the teacher reads other tokens."""
+    parts = {"train": spelling("train", 40, 0), "valid": spelling("valid", 8, 1, first=40)}
+    with seeded(0):
+        teacher, student = TinyLM(symbols=10, width=16), TinyLM(symbols=6, width=8)
+    return Data("toy", "tokens", parts, target="none"), teacher, student  # type: ignore[arg-type]
 
 
 def language_toy(preferences: bool = False) -> tuple[Data, nn.Module, nn.Module]:

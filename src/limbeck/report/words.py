@@ -95,6 +95,20 @@ _ALL = [
         True,
     ),
     Measure("perplexity", "Perplexity", "Among how many equally likely tokens the model seems to choose.", "less"),
+    Measure(
+        "bits_per_byte",
+        "Bits per byte",
+        "What the model would need to write down a byte of the text; comparable "
+        "between tokenizers, which per-token scores are not.",
+        "less",
+    ),
+    Measure(
+        "chunk_gap",
+        "Gap per chunk",
+        "How far the two models' log-probabilities of a chunk of text, the smallest that both "
+        "tokenizers cut out, lie apart on average, in nats.",
+        "less",
+    ),
     Measure("spearman", "Spearman correlation", "How well the order of the values agrees, −1 to 1.", "more"),
     Measure("pearson", "Pearson correlation", "How well the values agree along a line, −1 to 1.", "more"),
     Measure(
@@ -180,7 +194,7 @@ _ALL = [
     Measure("peak_memory_bytes", "Peak memory", "Most memory held while answering.", "less"),
 ]
 MEASURES = {measure.key: measure for measure in _ALL}
-MAIN = ("accuracy", "mse", "perplexity", "spearman", "auroc", "macro_f1")
+MAIN = ("accuracy", "mse", "bits_per_byte", "perplexity", "spearman", "auroc", "macro_f1")
 FORMATS = {"parameters": numbers.count, "bytes": numbers.size, "macs": numbers.count, "peak_memory_bytes": numbers.size}
 _SUFFIXES = {"_teacher_right": "where the teacher is right", "_teacher_wrong": "where the teacher is wrong"}
 

@@ -49,7 +49,8 @@ Counts = dict[str, float]
 def count_items(batch: Batch) -> Counts:
     """How many samples and tokens of a batch count: all, labelled ones, and those of each group of rows.
 
-    Fillers (weight 0) do not count. A group is a boolean `extra` [batch], such as a pair's "chosen" answers.
+    Fillers (weight 0) do not count. A group is a boolean `extra` [batch], such as a pair's "chosen" answers. A batch may
+    bring other items, such as chunks of text: `extra["populations"]`, by name how much each counts [batch, items].
     """
     size = len(batch)
     weight = batch.weight
@@ -66,6 +67,8 @@ def count_items(batch: Batch) -> Counts:
         if weight is not None:
             full = full * (weight if full.ndim == 1 else weight[:, None])
         counts[f"{kind}, labelled"] = float(full.sum())
+    for kind in batch.extra.get("populations", {}):
+        counts[kind] = float(items(batch, kind).sum())  # type: ignore[union-attr]
     for name, rows in batch.groups().items():
         for key in list(counts):
             kind, _, labelled = key.partition(", ")
@@ -76,14 +79,14 @@ def count_items(batch: Batch) -> Counts:
 
 
 def items(batch: Batch, kind: str, labelled: bool = False, group: str | None = None) -> Tensor | None:
-    """The mask of the items that count, [batch] or [batch, tokens]; None where all do.
+    """The mask of the items that count, [batch] or [batch, items]; None where all do.
 
-    `kind`: "sample" or "token"; only `labelled` ones, only those of a `group` of rows.
+    `kind`: "sample", "token", or one of the batch's own populations; only `labelled` ones, only those of a `group` of rows.
     """
-    tokens = kind == "token"
-    parts = [batch.extra.get("mask")] if tokens else []
+    several = kind != "sample"
+    parts = [batch.extra.get("populations", {}).get(kind, batch.extra.get("mask"))] if several else []
     rows = [batch.weight, None if group is None else batch.group(group)]
-    parts += [row[:, None] if tokens and row is not None else row for row in rows]
+    parts += [row[:, None] if several and row is not None else row for row in rows]
     if labelled and batch.labels is not None:
         parts.insert(0, _labelled(batch.labels))
     mask = None

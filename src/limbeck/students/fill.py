@@ -35,7 +35,7 @@ def complete(name: str, function: Callable[..., nn.Module], given: dict[str, Any
     required = [key for key in missing if parameters[key].default is inspect.Parameter.empty]
     found = dict(given)
     if "tokenizer" in required:
-        found["tokenizer"] = getattr(teacher, "tokenizer", None) or getattr(task, "tokenizer", None)
+        found["tokenizer"] = getattr(task, "tokenizer", None) or getattr(teacher, "tokenizer", None)
         if found["tokenizer"] is None:
             raise ModelError(
                 f"The student {name!r} takes its tokenizer from the teacher, and the teacher has none. "

@@ -1,8 +1,7 @@
 """Causal language models: the next token of every position. Logits are lazy wherever the model's head allows it.
 
 Here: token ids given or tokenized from texts, lazy logits with a probe of the head, supervised loss, perplexity and token
-accuracy without whole logits. Not here yet: chat templates and packing, generation (on-policy data), teachers with
-another tokenizer, recipes and export.
+accuracy without whole logits. A teacher with another tokenizer sees the same texts in its own tokens (tasks/sides.py).
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from limbeck.data.base import Batch, Data, Inputs, Part, TensorPart, TextPart
 from limbeck.data.language_pack import check_packed
 from limbeck.data.language_parts import PairPart
+from limbeck.data.token_bytes import same_tokens
 from limbeck.errors import DataError, ModelError
 from limbeck.evaluation.modes import device_of, evaluating
 from limbeck.evaluation.tokens import TokenTally
@@ -29,7 +29,9 @@ from limbeck.signals.lazy import Lazy
 from limbeck.signals.scores import sequence_log_probabilities
 from limbeck.tasks.base import Task
 from limbeck.tasks.head import check_head, head_of, vocabulary_of
-from limbeck.tasks.text import tokenizer_of
+from limbeck.tasks.sides import ChunkGaps, Sides
+from limbeck.tasks.text import length_limit, tokenizer_of
+from limbeck.teachers.base import Teacher
 
 if TYPE_CHECKING:
     from limbeck.objectives import Objective
@@ -50,12 +52,15 @@ class CausalLM(Task):
 
     def __init__(self, vocabulary: int | None = None, lazy: bool = True):
         self.vocabulary, self.lazy, self.tokenizer = vocabulary, lazy, None
+        self.sides = Sides()
         self._posts: weakref.WeakKeyDictionary[nn.Module, Post] = weakref.WeakKeyDictionary()
 
     def load(self, spec: Any, models: Sequence[Any] = (), *, tokenizer: Any = None, **options: Any) -> Data:
         """Token rows of texts, answers or chats (see `load_language_data`), by the student's own tokenizer, or the teacher's.
 
-        `tokenizer`: another one, or "bpe:4096" to learn one from the texts, for models that have none.
+        `models`: the student, and perhaps the teacher. `tokenizer`: the student's, where it brings none, or "bpe:4096" to
+        learn one from the texts. Where the teacher has another one, rows carry both tokenizations and are not packed
+        unless `pack` says so.
         """
         from limbeck.data.language import load_language_data
         from limbeck.data.language_named import named_language
@@ -63,17 +68,23 @@ class CausalLM(Task):
 
         if isinstance(spec, Data):
             self._reads(spec.tokenizer)
+            self.sides.set(spec.tokenizer, spec.teacher_tokenizer)
             return spec
         texts = named_language(spec)
         found = None if tokenizer is None else as_tokenizer(tokenizer, lambda: texts_of(texts))
-        for model in models:
-            found = found or tokenizer_of_spec(model)
+        own = [tokenizer_of_spec(model) for model in models]
+        found = next((one for one in (found, *own) if one is not None), None)
         if found is None:
             raise ModelError(
                 "No model here brings a tokenizer, so that the texts cannot be read. Give tokenizer=, a folder or hub name, or "
                 "tokenizer=bpe:4096 to learn one from these texts."
             )
         self._reads(found)
+        other = next((one for one in own[1:] if one is not None and not same_tokens(found, one)), None)
+        self.sides.set(found, other)
+        if other is not None:
+            limit = length_limit(models[1], other) if isinstance(models[1], nn.Module) else None
+            options = {"pack": False, "teacher": other, "teacher_length": limit, **options}
         data = load_language_data(texts, found, **options)
         if texts is not spec:
             data.name = data.about["source"] = spec
@@ -96,24 +107,26 @@ class CausalLM(Task):
                 # padded on the left: a model with a table of positions would count the padding
                 inputs["position_ids"] = (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)
             return inputs
-        return batch.inputs
+        return self.sides.inputs(batch, module, role)
 
     def forward(self, module: nn.Module, inputs: Inputs) -> Any:
         """A `Lazy` from the base model and the output matrix, or the model's own output."""
         inputs = inputs if isinstance(inputs, dict) else {"input_ids": inputs}
         head = head_of(module) if self.lazy else None
+        size = self.sides.vocabulary(module, self.vocabulary)
         if head is None:
-            return module(**inputs)
+            output = module(**inputs)
+            return output if size == self.vocabulary else Cut(output.logits[..., :size])
         if module not in self._posts:
             self._posts[module] = check_head(module)
         base, output = head
         hidden = base(**inputs, use_cache=False).last_hidden_state
         weight = output.weight  # read in every forward: it may be a computed tensor
-        return Lazy(hidden, weight, output.bias, self._posts[module], self._size(weight.shape[0]))
+        return Lazy(hidden, weight, output.bias, self._posts[module], min(size or len(weight), len(weight)))
 
     def signals(self, output: Any) -> dict[str, Any]:
-        if isinstance(output, Lazy):
-            return {"logits": output}
+        if isinstance(output, Lazy | Cut):
+            return {"logits": output if isinstance(output, Lazy) else output.logits}
         logits = getattr(output, "logits", output)
         if not isinstance(logits, Tensor) or logits.ndim != 3:
             seen = list(logits.shape) if isinstance(logits, Tensor) else type(output).__name__
@@ -143,8 +156,12 @@ class CausalLM(Task):
         """Scores of a model (a module or a teacher) on a part, and its agreement with a teacher, without whole logits.
 
         Of preference pairs the tokens of the chosen answers count, and how often these are likelier than the rejected ones.
+        Where they have different tokenizers, each is scored on its own tokens, in `bits_per_byte` too, and they agree by
+        `chunk_gap`: |log p_T - log p_S| of a chunk of text, the mean in nats.
         """
         tally = TokenTally()
+        side = self.sides.of(model, "student") if isinstance(model, nn.Module) else "teacher"
+        gaps = ChunkGaps()
         with torch.no_grad(), self._resting(model), self._resting(teacher):
             for start in range(0, len(part), batch_size):
                 batch = part.batch(torch.arange(start, min(start + batch_size, len(part))))
@@ -152,11 +169,19 @@ class CausalLM(Task):
                     raise DataError(f"The part {part.name!r} has no next tokens. Make it with token_part().")
                 theirs = None if teacher is None else self._logits(teacher, batch, "teacher")
                 ours, labels = self._logits(model, batch, "student"), batch.labels
+                if "twin" in batch.extra:
+                    if side == "teacher":
+                        labels = batch.extra["twin"]["labels"]
+                    elif theirs is not None:
+                        gaps.add(ours, theirs, batch, labels)
+                    theirs = None  # other tokens
+                    tally.bytes += self.sides.bytes(labels, side) or 0
                 if isinstance(part, PairPart):
                     tally.add_pairs(*sequence_log_probabilities(ours, labels.to(ours.device)).view(-1, 2).unbind(1))
                     labels = labels.masked_fill(batch.extra["rejected"][:, None], UNLABELLED)
                 tally_rows(tally, ours, labels, theirs)
-        return {"scores": tally.scores(), "agreement": tally.agreement(), "reliability": tally.reliability()}
+        return {"scores": tally.scores(), "agreement": {**tally.agreement(), **gaps.mean()},
+                "reliability": tally.reliability()}  # fmt: skip
 
     def _logits(self, model: Any, batch: Batch, role: str) -> Any:
         if not isinstance(model, nn.Module):
@@ -182,6 +207,7 @@ class CausalLM(Task):
         most = max((int(some.max()) for some in labels), default=UNLABELLED)
         if data.train.order == "stream":
             most = max(most, (self.vocabulary or 0) - 1)
+        self.sides.check(data, models, self.tokenizer)
         check_packed(data.parts.values(), models)
         for role, module in models.items():
             try:
@@ -191,19 +217,30 @@ class CausalLM(Task):
             except ModelError as error:
                 raise ModelError(f"The {role}: {error}") from error
             size = self._size(rows or most + 1)
-            if most >= size:
+            if most >= size and self.sides.of(module, role) == "student":
                 raise DataError(
                     f"The data {data.name!r} have the token {most}, and the {role} knows {size}. Tokenize the data with "
                     f"the {role}'s own tokenizer."
                 )
 
 
+class Cut(NamedTuple):
+    """Whole logits, cut to the vocabulary of the tokenizer that the model reads."""
+
+    logits: Tensor
+
+
 def tokenizer_of_spec(model: Any) -> Any:
-    """The tokenizer of a module, of the folder of a model or a run; None where there is none (hub names are not asked)."""
+    """The tokenizer of a module or teacher, of the folder of a model or a run; None where there is none.
+
+    Hub names are not asked.
+    """
     from limbeck.students.pretrained import TOKENIZER_FILES, read_part
 
     if isinstance(model, nn.Module):
         return tokenizer_of(model)
+    if isinstance(model, Teacher):
+        return next((found for found in map(tokenizer_of, model.modules()) if found is not None), None)
     if isinstance(model, str | Path):
         for folder in (Path(model), Path(model) / "student"):
             if any((folder / file).is_file() for file in TOKENIZER_FILES):

@@ -11,7 +11,17 @@ from limbeck.errors import ArgumentError
 from limbeck.students.adapters import load_trained, trained_state
 from limbeck.training.settings import Settings
 
-SMALLER = ("loss", "nll", "brier", "ece", "mse", "mae", "rmse", "perplexity")  # the scores of which less is better
+SMALLER = (
+    "loss",
+    "nll",
+    "brier",
+    "ece",
+    "mse",
+    "mae",
+    "rmse",
+    "perplexity",
+    "bits_per_byte",
+)  # the scores of which less is better
 
 
 class Best:

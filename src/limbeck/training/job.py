@@ -50,6 +50,7 @@ class Job:
     make_student: Callable[[int], nn.Module] | None = None
     evaluation: Evaluation | None = None
     stages_made: int = 0
+    warnings: list[str] = field(default_factory=list)  # what a recipe has to say to the reader of the report
 
     # parts of a plan
     def stage(self, objective: Objective, *, name: str = "train", student: nn.Module | None = None,
@@ -119,6 +120,11 @@ class Job:
                 "the layer, named by teacher_layer=."
             )
         return stage_at(self.teacher.module, at)
+
+    def warn(self, text: str) -> None:
+        """Say this in the report of the run."""
+        if text not in self.warnings:
+            self.warnings.append(text)
 
     # what is at hand
     def model(self, given: Any, role: str) -> Teacher | None:

@@ -309,7 +309,13 @@ class Loop:
         if len(each) == 1 and self.processes == 1:
             return each[0], [1.0]
         # every process has the same keys, whatever it found: those of its parts of the same data
-        keys = ["sample", "token", "sample, labelled", "token, labelled"]
+        keys = [
+            "sample",
+            "token",
+            "sample, labelled",
+            "token, labelled",
+            *sorted(batches[0].extra.get("populations", {})),
+        ]
         keys += [f"{key}, {name}" for name in sorted(batches[0].groups()) for key in list(keys)]
         local = torch.tensor([sum(counts.get(key, 0.0) for counts in each) for key in keys], dtype=torch.float64)
         if self.processes > 1:

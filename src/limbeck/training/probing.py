@@ -113,6 +113,8 @@ def _own(learner: Learner, reading: Reading, step: Step) -> None:
 def _try(learner: Learner, step: Step) -> None:
     """Evaluate every term once, so that shapes that do not meet are found, and named, before training."""
     for weight, term in learner.objective.weighted():
+        if not weight.is_zero:
+            term.check(step)
         if weight.is_zero or any(isinstance(parameter, Tensor) for parameter in term.parameters()) or not term.needs():
             continue  # a projector's batch norm would move its statistics; it was built from these very shapes
         try:
