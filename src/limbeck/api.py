@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 import math
 import time
@@ -28,7 +27,8 @@ from limbeck.errors import (
 from limbeck.recipes.registry import Bound, as_bound
 from limbeck.run import Record, Run, check_exports, load_record
 from limbeck.signals.step import derive
-from limbeck.students.adapters import Lora, add_adapters, as_lora, merged
+from limbeck.students.adapters import Lora, as_lora, merged
+from limbeck.students.precision import in_half
 from limbeck.tasks import Task, resolve
 from limbeck.teachers.base import as_teacher
 from limbeck.training.folder import RunFolder, main_process
@@ -58,8 +58,8 @@ class Prepared:
 def distill(recipe: Any = None, *, teacher: Any = None, student: Any = None, data: Any, out: str | Path | None = None,
             task: str | Task | None = None, seeds: int = 1, baseline: str | None = None, resume: bool = False,
             overwrite: bool = False, dry_run: bool = False, export: str | Sequence[str] = (), track: str | None = None,
-            progress: bool | None = None, measure: bool = True, lora: Any = None, generate: int | None = None,
-            checker: Any = "final", **options: Any) -> Run | Record:  # fmt: skip
+            progress: bool | None = None, measure: bool = True, lora: Any = None, teacher_precision: str | None = None,
+            generate: int | None = None, checker: Any = "final", **options: Any) -> Run | Record:  # fmt: skip
     """Train a small student from a teacher and data, measure both, and write a report.
 
     `recipe`: a name, `lb.recipes.dist(beta=2.0)`, or None for the task's default. `teacher`: a module, a folder or hub
@@ -69,7 +69,8 @@ def distill(recipe: Any = None, *, teacher: Any = None, student: Any = None, dat
     `out`: the run's folder; without one nothing is written. `seeds`: how many times all is trained, with other seeds.
     `baseline="alone"`: also train the same student without a teacher, for the same number of updates (doubles the
     time). `lora`: a rank, or options (see `limbeck.students.adapters.Lora`), to train adapters of a pretrained student and
-    leave its weights as they are. `generate`: how many prompts of the data teacher and student answer for the report,
+    leave its weights as they are. `teacher_precision`: hold the weights of a Transformers teacher in "bf16", "fp16" or
+    "fp32", not as they were saved. `generate`: how many prompts of the data teacher and student answer for the report,
     greedily (64 where there are prompts and `measure` is on; 0: none); `checker` says which answers are right: "final" (what
     stands last), "number", "exact", or a function (prompt, answer, reference) -> float. `dry_run`: say what would be done
     (shapes, parameters, time, memory) and train nothing.
@@ -84,7 +85,8 @@ def distill(recipe: Any = None, *, teacher: Any = None, student: Any = None, dat
     if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
         raise ArgumentError(f"seeds={seeds!r}: expected a whole number of 1 or more.")
     exports = check_exports([export] if isinstance(export, str) else export, out)
-    prepared = prepare(recipe, teacher=teacher, student=student, data=data, task=task, lora=lora, **options)
+    prepared = prepare(recipe, teacher=teacher, student=student, data=data, task=task, lora=lora,
+                       teacher_precision=teacher_precision, **options)  # fmt: skip
     job = prepared.job
     count = generate if measure or generate is not None else 0
     writing = _writing(job, count, checker)
@@ -134,9 +136,10 @@ def distill(recipe: Any = None, *, teacher: Any = None, student: Any = None, dat
 
 
 def prepare(recipe: Any = None, *, teacher: Any = None, student: Any = None, data: Any, task: Any = None, lora: Any = None,
-            **options: Any) -> Prepared:  # fmt: skip
+            teacher_precision: str | None = None, **options: Any) -> Prepared:  # fmt: skip
     """Load and check everything that `distill` needs; raises before anything is trained."""
     from limbeck.data import load_data
+    from limbeck.students.maker import student_maker
     from limbeck.teachers.load import load_model
 
     bound, settings, data_options = _sort(recipe, task, options)
@@ -145,7 +148,9 @@ def prepare(recipe: Any = None, *, teacher: Any = None, student: Any = None, dat
     the_task = _task_before_data(task, bound, teacher, student)
     model = None
     if the_task is not None and the_task.tokenized:
-        model = None if teacher is None else load_model(teacher, task=the_task, role="teacher")
+        model = (
+            None if teacher is None else load_model(teacher, task=the_task, role="teacher", precision=teacher_precision)
+        )
         given = the_task.load(data, [student, model], seed=seed, **data_options)
     else:
         given = load_data(data, seed=seed, **data_options)
@@ -158,16 +163,14 @@ def prepare(recipe: Any = None, *, teacher: Any = None, student: Any = None, dat
             " `limbeck recipes` shows which recipe fits what you have."
         )
     if model is None and teacher is not None:
-        model = load_model(teacher, data=given, task=the_task, role="teacher")
+        model = load_model(teacher, data=given, task=the_task, role="teacher", precision=teacher_precision)
     the_teacher = None if model is None else as_teacher(model)
     module = model if isinstance(model, nn.Module) else None
     if module is not None and module is student:
         raise ArgumentError(
             "Teacher and student are the same module, which would chase itself. To teach a copy: teacher=copy.deepcopy(module)."
         )
-    make = _student_maker(student, given, the_task, model)
-    if adapters is not None:
-        make = _adapted(make, adapters, student, the_task)
+    make = student_maker(student, given, the_task, model, adapters)
     first = make(derive(settings.get("seed", 0), "student", 0) % 2**31)
     defaults = _defaults(given, first, settings)
     job = Job(
@@ -182,8 +185,15 @@ def prepare(recipe: Any = None, *, teacher: Any = None, student: Any = None, dat
         "recipe": bound.recipe.name, "arguments": bound.arguments, "teacher": name_of(teacher), "student": name_of(student),
         "data": name_of(data), "task": the_task.name, **data_options, **settings,
         **({} if adapters is None else {"lora": asdict(adapters)}),
+        **({} if teacher_precision is None else {"teacher_precision": teacher_precision}),
     }  # fmt: skip
-    return Prepared(bound, job, make, plain(config), list(given.about.get("warnings", [])), adapters)
+    warnings = list(given.about.get("warnings", []))
+    if in_half(first):
+        warnings.append(
+            "The student's weights are held in half precision, in which small updates are lost. Train it in float32 "
+            "(student.float()), with precision=bf16 for speed."
+        )
+    return Prepared(bound, job, make, plain(config), warnings, adapters)
 
 
 def _writing(job: Job, count: int | None, checker: Any) -> Any:
@@ -231,53 +241,6 @@ def _task_before_data(task: Any, bound: Bound | None, teacher: Any, student: Any
 
 def _rest(options: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in options.items() if key not in setting_names() and key not in DATA_OPTIONS}
-
-
-def _student_maker(student: Any, data: Data, task: Task, teacher: Any) -> Callable[[int], nn.Module]:
-    from limbeck.students.build import build_student
-    from limbeck.training.job import reset
-
-    if isinstance(student, nn.Module):
-        used: list[int] = []
-
-        def again(seed: int) -> nn.Module:
-            # the user's own module first, with the weights it came with; later ones are fresh copies of its shape
-            used.append(seed)
-            return student if len(used) == 1 else reset(student, seed)
-
-        return again
-    spec = student if student is not None else default_student(data, teacher)
-    return lambda seed: build_student(spec, data, task, teacher, seed)
-
-
-def _adapted(make: Callable[[int], nn.Module], lora: Lora, student: Any, task: Task) -> Callable[[int], nn.Module]:
-    """A maker of students with adapters: those of a module all have its weights."""
-    from limbeck.students.build import names_model
-
-    source = student if names_model(student) else None
-    own: list[Any] = []
-
-    def adapted(seed: int) -> nn.Module:
-        if not isinstance(student, nn.Module):
-            return add_adapters(make(seed), lora, task.name, seed, source)
-        base = copy.deepcopy(own[0]).unload() if own else student
-        found = add_adapters(base, lora, task.name, seed)
-        own[:] = own or [found]
-        return found
-
-    return adapted
-
-
-def default_student(data: Data, teacher: Any = None) -> str:
-    """A small student that fits the data, where the user names none."""
-    if data.kind == "tokens":
-        return "shrink(depth=0.5)" if teacher is not None else "decoder:2,128"
-    if data.kind == "text":
-        return "shrink(depth=0.5)" if hasattr(teacher, "config") else "bag"
-    if data.kind == "image":
-        shape = data.train.batch([0]).inputs.shape
-        return "cnn:16" if min(shape[-2:]) >= 16 else "mlp:64"
-    return "mlp:64"
 
 
 def _defaults(data: Data, student: nn.Module, settings: Mapping[str, Any]) -> dict[str, Any]:

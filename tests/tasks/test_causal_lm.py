@@ -295,3 +295,18 @@ def test_supervised_training_learns():
     before = mine.task.measure(mine.student, mine.data.parts["valid"])["scores"]["perplexity"]
     runner = train(mine.stage(mine.task.supervised()))
     assert runner.results[-1].scores["perplexity"] < 0.5 * before
+
+
+def test_the_probe_of_a_head_is_not_what_is_tapped():
+    model, task = llama_like(), CausalLM()  # not checked before
+    found = task.read(model, ids(), ["model.layers.0.mlp", "logits"])
+    assert found["model.layers.0.mlp"].shape == (3, 7, 16)
+
+
+def test_packed_documents_stay_apart_with_whole_logits_too():
+    model = llama_like("Llama", initializer_range=0.5).train()
+    row = ids(1, 8)
+    packed = {"input_ids": row, "position_ids": torch.tensor([[0, 1, 2, 3, 0, 1, 2, 3]])}
+    whole = CausalLM(lazy=False).forward(model, packed).logits
+    alone = model(row[:, 4:], use_cache=False).logits
+    torch.testing.assert_close(whole[:, 4:], alone, rtol=1e-4, atol=1e-5)

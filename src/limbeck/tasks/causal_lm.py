@@ -27,6 +27,8 @@ from limbeck.functional.core import UNLABELLED
 from limbeck.signals.blocks import Post
 from limbeck.signals.lazy import Lazy
 from limbeck.signals.scores import sequence_log_probabilities
+from limbeck.students.adapters import has_adapters
+from limbeck.students.pretrained import is_pretrained
 from limbeck.tasks.base import Task
 from limbeck.tasks.head import check_head, head_of, vocabulary_of
 from limbeck.tasks.sides import ChunkGaps, Sides
@@ -109,16 +111,25 @@ class CausalLM(Task):
             return inputs
         return self.sides.inputs(batch, module, role)
 
+    def read(self, module: nn.Module, inputs: Inputs, taps: Sequence[str], **options: Any) -> dict[str, Any]:
+        self._head(module)  # before taps are opened: the passes of its probe are none of theirs
+        return super().read(module, inputs, taps, **options)
+
+    def _head(self, module: nn.Module) -> tuple[nn.Module, nn.Linear] | None:
+        """The base model and the output layer of lazy logits, once they are proved; None for whole ones."""
+        head = head_of(module) if self.lazy else None
+        if head is not None and module not in self._posts:
+            self._posts[module] = check_head(module)
+        return head
+
     def forward(self, module: nn.Module, inputs: Inputs) -> Any:
         """A `Lazy` from the base model and the output matrix, or the model's own output."""
         inputs = inputs if isinstance(inputs, dict) else {"input_ids": inputs}
-        head = head_of(module) if self.lazy else None
-        size = self.sides.vocabulary(module, self.vocabulary)
-        if head is None:
-            output = module(**inputs)
+        head, size = self._head(module), self.sides.vocabulary(module, self.vocabulary)
+        if head is None:  # with a cache, packed documents would see each other
+            cached = is_pretrained(module) or has_adapters(module)
+            output = module(**inputs, **({"use_cache": False} if cached else {}))
             return output if size == self.vocabulary else Cut(output.logits[..., :size])
-        if module not in self._posts:
-            self._posts[module] = check_head(module)
         base, output = head
         hidden = base(**inputs, use_cache=False).last_hidden_state
         weight = output.weight  # read in every forward: it may be a computed tensor

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from limbeck._optional import need
-from limbeck.errors import LimbeckError, ModelError, nearest
+from limbeck.errors import ArgumentError, LimbeckError, ModelError, nearest
 from limbeck.students.build import SHORT, timm_model
 from limbeck.students.declare import seeded
 from limbeck.students.fill import outputs_of
+from limbeck.students.precision import hold
 from limbeck.students.pretrained import attach, check_keys, from_pretrained, unreachable
 from limbeck.students.save import Builder, is_saved, load_module, refuse_pickle
 from limbeck.teachers.base import Teacher, as_teacher
@@ -35,20 +36,27 @@ Loaded = nn.Module | Teacher
 
 
 def load_model(spec: Any, *, data: Data | None = None, task: Task | None = None, role: str = "teacher",
-               builder: Builder | None = None, trust_remote_code: bool = False, seed: int = 0) -> Loaded:  # fmt: skip
+               builder: Builder | None = None, trust_remote_code: bool = False, seed: int = 0,
+               precision: str | None = None) -> Loaded:  # fmt: skip
     """A module or teacher from an object, a path or a name; modules and teachers are returned as they are.
 
     `data` and `task` say how many outputs a model needs and of which kind; `role="student"` lets a pretrained model
     without a fitting head get a new one, initialised from `seed`. `builder` makes the module of a folder or weights
     file that does not say how (see `load_module`). Weights are read from safetensors only, and code from the hub runs
-    only with `trust_remote_code=True`. Raises ModelError, with the ways out, for everything else.
+    only with `trust_remote_code=True`. `precision`: hold the weights of a Transformers model in "bf16", "fp16" or "fp32", not
+    as they were saved. Raises ModelError, with the ways out, for everything else.
     """
     if isinstance(spec, nn.Module | Teacher):
+        if precision is not None:
+            raise ArgumentError(
+                f"The {role} is a {type(spec).__name__} of yours, which is taken as it is: convert it yourself, as in "
+                "teacher.bfloat16()."
+            )
         return spec
 
     def load(inner: Any) -> Loaded:
         return load_model(inner, data=data, task=task, role=role, builder=builder,
-                          trust_remote_code=trust_remote_code, seed=seed)  # fmt: skip
+                          trust_remote_code=trust_remote_code, seed=seed, precision=precision)  # fmt: skip
 
     if isinstance(spec, list | tuple | Mapping):
         from limbeck.teachers.ensemble import Ensemble
@@ -67,6 +75,13 @@ def load_model(spec: Any, *, data: Data | None = None, task: Task | None = None,
             if hasattr(spec, "fit"):  # an estimator that is not fitted, or gives no probabilities
                 raise
             raise ModelError(f"A {type(spec).__name__} cannot be a {role}. {FORMS}") from error
+    if precision is not None:
+        if not isinstance(found, nn.Module) or getattr(found, "main_input_name", None) != "input_ids":
+            raise ArgumentError(
+                f"The {role} {spec!r} cannot be held in {precision}: only Transformers models of texts can, which take no "
+                "numbers with a fraction. precision=bf16 runs it in bfloat16."
+            )
+        found = hold(found, precision)
     if data is not None and isinstance(found, Teacher):
         found.check(data)
     return found

@@ -28,6 +28,7 @@ from limbeck.training.ledger import Ledger, add_logs, check_finite
 from limbeck.training.metrics import Metrics
 from limbeck.training.optimizers import make_optimizers, set_rate, split
 from limbeck.training.probing import probe
+from limbeck.training.recompute import recompute
 from limbeck.training.stage import Result, Stage
 from limbeck.training.state import restore, state_of
 
@@ -81,6 +82,8 @@ class Loop:
             for name, learner in self.learners.items()
             if self.checkpoints and has_adapters(learner.module)
         }
+        for learner in self.learners.values() if settings.checkpointing else ():
+            recompute(learner.module)
         self.averaged = Average(stage.keep, settings.ema) if settings.ema else None
         if self.averaged:
             self.averaged.follow(self.modules)
@@ -163,8 +166,10 @@ class Loop:
             self._steps()
         except DivergedError as error:
             kept = self._last_good(error.step)
+            half = self.settings.precision
+            rounded = f", or precision='no' instead of {half!r}" if half != "no" else ""
             raise DivergedError(
-                f"{error} {kept} Try a lower learning_rate, clip=1.0, or precision='no'.", error.step
+                f"{error} {kept} Try a lower learning_rate, or clip=1.0{rounded}.", error.step
             ) from None
         self.finish()
         self._tell("end")
@@ -248,8 +253,10 @@ class Loop:
         for role, taps in self.reading.teachers.items():
             known = self.probed.signals.pop(role, None) if first else None
             teacher = self.stage.teachers[role]
-            signals = known or teacher.read(step.batch, taps, self.stage.task, progress=step.progress)
-            step.put(role, signals)
+            if known is None:
+                with self.reading.autocast():
+                    known = teacher.read(step.batch, taps, self.stage.task, progress=step.progress)
+            step.put(role, known)
         if len(self.learners) == 1:
             return
         for name, learner in self.learners.items():
@@ -377,6 +384,7 @@ class Loop:
             module.load_state_dict(self.averaged.module.state_dict())
         self.best.put_into(module)
         for each in self.modules.values():
+            recompute(each, on=False)
             each.eval()
 
     # saving

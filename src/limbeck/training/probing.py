@@ -70,13 +70,14 @@ def _read(stage: Stage, reading: Reading, step: Step) -> dict[str, dict[str, Any
     with torch.no_grad():
         for role, taps in reading.teachers.items():
             teacher = stage.teachers[role]
-            try:
-                found[role] = teacher.read(step.batch, taps, stage.task, progress=0.0)
-            except ChangedInPlace:
-                assert isinstance(teacher, ModuleTeacher)
-                teacher.clone |= set(taps)
-                found[role] = teacher.read(step.batch, taps, stage.task, progress=0.0)
-            _check_signals(role, found[role])
+            with reading.autocast():
+                try:
+                    found[role] = teacher.read(step.batch, taps, stage.task, progress=0.0)
+                except ChangedInPlace:
+                    assert isinstance(teacher, ModuleTeacher)
+                    teacher.clone |= set(taps)
+                    found[role] = teacher.read(step.batch, taps, stage.task, progress=0.0)
+            _check_finite(role, found[role], stage.settings.precision)
             step.put(role, found[role])
         for name, learner in stage.learners.items():
             for role, taps in reading.own(name).items():
@@ -89,17 +90,31 @@ def _read(stage: Stage, reading: Reading, step: Step) -> dict[str, dict[str, Any
                 missing = [tap for tap in taps if tap not in signals]
                 if missing:
                     raise SignalError(f"The role {role!r} gives no signal {missing}; it has {sorted(signals)}.")
+                _check_finite(role, signals, stage.settings.precision)
                 step.put(role, signals)
     return found
 
 
-def _check_signals(role: str, signals: Mapping[str, Any]) -> None:
+def _check_finite(role: str, signals: Mapping[str, Any], precision: str) -> None:
+    """A model that gives NaN or infinity on the first batch already is named, and so is the half precision it runs in."""
     for tap, value in signals.items():
-        if isinstance(value, Tensor) and value.is_floating_point() and bool(value.isnan().any()):
-            raise ModelError(
-                f"The {role} gives NaN as its signal {tap!r} for the first batch, from which nothing can be learnt. Look at "
-                "its weights and at what it is given."
-            )
+        values = getattr(value, "hidden", value)  # of lazy logits: what they are made of
+        if not isinstance(values, Tensor) or not values.is_floating_point():
+            continue
+        broken = values.isnan() | values.isposinf()  # what cannot be may be -inf
+        if not bool(broken.any()):
+            continue
+        half = {torch.float16: "fp16", torch.bfloat16: "bf16"}.get(values.dtype, precision)
+        way = "Look at its weights and at what it is given."
+        if half == "fp16":
+            way = "Numbers above 65,504 do not fit fp16: take precision=bf16 or no, and load a teacher in bf16."
+        elif half == "bf16":
+            way = "Try precision=no, and the model in float32: if it is not finite there either, look at its weights."
+        raise ModelError(
+            f"The {role} gives NaN or infinity as its signal {tap!r} for the first batch, from which nothing can be learnt "
+            f"({int(broken.sum()):,} of {values.numel():,} values, in {str(values.dtype).removeprefix('torch.')} with "
+            f"precision={precision}). {way}"
+        )
 
 
 def _own(learner: Learner, reading: Reading, step: Step) -> None:

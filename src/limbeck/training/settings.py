@@ -20,6 +20,8 @@ class Settings:
     `batch_size`: samples of one optimizer step over all processes and micro-batches, or "all"; `accumulate` splits it
     into that many micro-batches, with the same result. `warmup`: the part of the length with a rising rate.
     `schedule`: "cosine", "linear", "constant", or "step" (times `drop` at each progress of `drops`).
+    `precision`: of the matrix products of students and teachers (autocast): "no", "bf16" or "fp16"; objectives are computed
+    in float32. `checkpointing`: keep no activations inside the layers of Transformers models, and run them twice.
     `ema`: decay of an average of the student, which is then what is evaluated and kept.
     `best`: the score that chooses the kept weights ("accuracy", "mse", ...), "last" for the last ones, None for the
     task's own. `evaluate_every` and `checkpoint_every` count optimizer steps; by default an epoch, and at least 1/20 of
@@ -42,6 +44,7 @@ class Settings:
     drop: float = 0.1
     clip: float | None = None
     precision: str = "no"
+    checkpointing: bool = False
     ema: float | None = None
     evaluate_every: int | None = None
     checkpoint_every: int | None = None
@@ -88,6 +91,8 @@ class Settings:
             value = getattr(self, name)
             if value is not None and (not _is_number(value) or not value > 0):
                 raise ArgumentError(f"{name}={value!r}: expected a positive number, or none.")
+        if not isinstance(self.checkpointing, bool):
+            raise ArgumentError(f"checkpointing={self.checkpointing!r}: expected true or false.")
         if self.ema is not None and self.ema >= 1:
             raise ArgumentError(f"ema={self.ema!r}: expected a decay below 1, such as 0.999.")
 
