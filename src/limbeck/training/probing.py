@@ -110,8 +110,9 @@ def _check_finite(role: str, signals: Mapping[str, Any], precision: str) -> None
             way = "Numbers above 65,504 do not fit fp16: take precision=bf16 or no, and load a teacher in bf16."
         elif half == "bf16":
             way = "Try precision=no, and the model in float32: if it is not finite there either, look at its weights."
+        what = "NaN" if bool(values.isnan().any()) else "infinity"
         raise ModelError(
-            f"The {role} gives {'NaN' if bool(values.isnan().any()) else 'infinity'} as its signal {tap!r} for the first batch, from which nothing can be learnt "
+            f"The {role} gives {what} as its signal {tap!r} for the first batch, from which nothing can be learnt "
             f"({int(broken.sum()):,} of {values.numel():,} values, in {str(values.dtype).removeprefix('torch.')} with "
             f"precision={precision}). {way}"
         )
