@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from limbeck.objectives.formula import Formula, compose
     from limbeck.objectives.library import *  # noqa: F403
     from limbeck.objectives.paced import paced_target
-    from limbeck.objectives.policy import policy_gradient, selected, weighed
+    from limbeck.objectives.policy import kl_estimate, policy_gradient, selected, weighed
     from limbeck.objectives.sequences import dpo, per_sequence, redi
     from limbeck.objectives.subsets import learned_subset_kl, span_correlation
     from limbeck.objectives.weights import Weight, between, cosine, learned, ramp
@@ -29,7 +29,7 @@ _PLACES = {
     "Weight": "weights", "ramp": "weights", "cosine": "weights", "between": "weights", "learned": "weights",
     "projector": "projectors",
     "dpo": "sequences", "redi": "sequences", "per_sequence": "sequences",
-    "policy_gradient": "policy", "selected": "policy", "weighed": "policy",
+    "policy_gradient": "policy", "kl_estimate": "policy", "selected": "policy", "weighed": "policy",
     "paced_target": "paced", "learned_subset_kl": "subsets", "span_correlation": "subsets",
     "chunk_likelihoods": "chunks", "sorted_l1_by_index": "chunks",
 }  # fmt: skip

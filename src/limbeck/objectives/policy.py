@@ -6,12 +6,14 @@ They take what `limbeck.training.on_policy.OnPolicy` puts beside the tokens of a
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from limbeck import functional as f
 from limbeck.errors import ArgumentError, SignalError
+from limbeck.functional.policy import Estimate
 from limbeck.objectives.formula import Formula
 from limbeck.objectives.sequences import Answers
 from limbeck.signals.blocks import TokenTerm
@@ -47,7 +49,7 @@ class PolicyGradient(Answers):
         advantages = known(step, self.advantage, self.name)
         weight = None if self.weight is None else known(step, self.weight, self.name)
         return f.clipped_policy(
-            own, known(step, "old", self.name), advantages if advantages.ndim == 2 else advantages[:, None],
+            own, step.batch.extra.get("old", own.detach()), advantages if advantages.ndim == 2 else advantages[:, None],
             clip=self.clip, clip_high=self.clip_high, weight=weight, reduction="none",
         )  # fmt: skip
 
@@ -63,9 +65,46 @@ def policy_gradient(advantage: str = "advantage", *, clip: float = 0.2, clip_hig
     """max(-A r, -A clip(r, 1 - clip, 1 + clip_high)), r = exp(log p - old) of the answers' tokens; the mean over tokens.
 
     `advantage` and `weight` name values of `batch.extra`, [batch, tokens] (or [batch], for whole answers); "old" is the
-    log-probability of the student that wrote. See `functional.clipped_policy`.
+    log-probability of the student that wrote: without it the student as it is (each rollout is used once), and nothing is
+    clipped. See `functional.clipped_policy`.
     """
     return PolicyGradient(advantage, clip, clip_high, weight)
+
+
+class KlEstimate(Answers):
+    """See `kl_estimate`."""
+
+    def __init__(self, kind: Estimate, by: str | None):
+        super().__init__(f"kl_{kind}")
+        f.kl_estimate(torch.zeros(1), torch.zeros(1), kind=kind)  # refuses a kind that it does not know
+        self.kind, self.by, self.teacher = kind, by, Ref("teacher", "logits")
+
+    def against(self, role: str) -> Self:
+        """Take the teacher from another role."""
+        self.teacher = Ref(role, "logits")
+        return self
+
+    def needs(self) -> list[Ref]:
+        return [Ref("self", "logits"), self.teacher]
+
+    def values(self, step: Step) -> Tensor:
+        with torch.no_grad():
+            theirs = self.log_probabilities(step, self.teacher)
+        own = self.log_probabilities(step, Ref("self", "logits"))
+        found = f.kl_estimate(own, theirs, kind=self.kind, reduction="none")
+        return found if self.by is None else found * known(step, self.by, self.name)
+
+    def __str__(self) -> str:
+        return f"kl_estimate({self.kind!r}{'' if self.by is None else f', by={self.by!r}'})"
+
+
+def kl_estimate(kind: Estimate = "k2", *, by: str | None = None) -> KlEstimate:
+    """KL(student || teacher) estimated from the tokens of the student's own answers, with the teacher's logits on them.
+
+    `by` names a value of `batch.extra` [batch, tokens] that multiplies each token's, such as the mask of answers that failed;
+    the mean is over all tokens, as that of `policy_gradient`. See `functional.kl_estimate` for what each kind teaches.
+    """
+    return KlEstimate(kind, by)
 
 
 class Weighed(Answers):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from limbeck.training.stage import Stage
 
 
-def _written(job: Job, max_new_tokens: int, temperature: float, **options: Any) -> OnPolicy:
+def written(job: Job, max_new_tokens: int, temperature: float, **options: Any) -> OnPolicy:
     """The source of a stage whose batches models write, from the prompts of the training part."""
     from limbeck.data.generate import Sampling
     from limbeck.data.language_parts import PairPart
@@ -50,7 +50,7 @@ def seq_kd(job: Job, max_new_tokens: int = 128, temperature: float = 1.0, store:
     """
     from pathlib import Path
 
-    source = _written(job, max_new_tokens, temperature, student=0.0, teacher_share=1.0,
+    source = written(job, max_new_tokens, temperature, student=0.0, teacher_share=1.0,
                       store=None if store is None else Path(store))  # fmt: skip
     return job.stage(o.cross_entropy(), source=source)
 
@@ -68,7 +68,7 @@ def gkd(job: Job, lmbda: float = 0.5, beta: float = 0.5, seq_kd: bool = False, m
     and no gradient goes through the sampling (Agarwal et al., 2024). `temperature` is that of the loss, which TRL never
     passes on (1 there); older TRL also cut short prompts' answers by the longest prompt, where this goes by labels alone.
     """
-    source = _written(job, max_new_tokens, sampling_temperature, student=lmbda,
+    source = written(job, max_new_tokens, sampling_temperature, student=lmbda,
                       teacher_share=1 - lmbda if seq_kd else 0.0)  # fmt: skip
     return job.stage(o.jensen_shannon(beta=beta, temperature=temperature), source=source)
 
@@ -97,7 +97,7 @@ def distillm(job: Job, skew: float = 0.1, direction: Literal["forward", "reverse
         )
     pace = GenerationThreshold(trend, tolerance, raise_by, capacity, threshold)
     skewed = {"forward": o.skew_forward_kl, "reverse": o.skew_reverse_kl}[direction]
-    source = _written(job, max_new_tokens, sampling_temperature, threshold=pace)
+    source = written(job, max_new_tokens, sampling_temperature, threshold=pace)
     return job.stage(skewed(skew=skew), source=source)
 
 
@@ -127,7 +127,7 @@ def minillm(
     """
     term = o.policy_gradient(clip=clip, weight="weight").among("own")
     objective = term + single_step * o.weighed(o.reverse_kl().among("own"), "weight")
-    source = _written(
+    source = written(
         job, max_new_tokens, 1.0, mix=alpha, score=("old", "teacher"), reuse=inner, beside=job.data.train,
         judge=lambda rollout: returns(rollout, alpha, gamma, reward_clip, per_length),
     )  # fmt: skip
@@ -169,4 +169,4 @@ def tsd_kd(job: Job, lmbda: float = 1.0, beta: float = 0.9, k: int = 10, indirec
         o.topk_plackett_luce(k=k), "opening", share=opening_share
     )
     objective = objective + entropy * o.selected(o.entropy(), "uncertain", share=entropy_share)
-    return job.stage(objective, source=_written(job, max_new_tokens, sampling_temperature, student=lmbda))
+    return job.stage(objective, source=written(job, max_new_tokens, sampling_temperature, student=lmbda))
