@@ -104,6 +104,17 @@ def test_what_is_refused_before_training():
         run("dckd", aligned=TinyLM(symbols=9))
 
 
+def test_aligndistil_on_the_student_s_own_answers():
+    _, runner = run("aligndistil", aligned=other(), reverse=other(8), on_policy=True, max_new_tokens=6)
+    (stage,) = runner.stages
+    assert stage.roles["target"].beta2 == 15
+    batch = stage.source.micro_batches(0, {"student": runner.results[0].student})[0]
+    assert "chosen" not in batch.extra
+    assert int(batch.ids.max()) < 0  # written, not given
+    assert run("aligndistil", aligned=other(), reverse=other(8))[1].stages[0].roles["target"].beta2 == 10
+    assert run("aligndistil", aligned=other(), reverse=other(8), beta2=3)[1].stages[0].roles["target"].beta2 == 3
+
+
 def test_contrasts_are_other_losses():
     found = {}
     for contrast in (True, False):
