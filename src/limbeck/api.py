@@ -24,6 +24,7 @@ from limbeck.errors import (
     RunError,
     nearest,
 )
+from limbeck.evaluation.monitor import Monitor, make_monitor
 from limbeck.recipes.registry import Bound, as_bound
 from limbeck.run import Record, Run, check_exports, load_record
 from limbeck.signals.step import derive
@@ -53,13 +54,15 @@ class Prepared:
     config: dict[str, Any]
     warnings: list[str]
     lora: Lora | None = None
+    monitor: Monitor | None = None
 
 
 def distill(recipe: Any = None, *, teacher: Any = None, student: Any = None, data: Any, out: str | Path | None = None,
             task: str | Task | None = None, seeds: int = 1, baseline: str | None = None, resume: bool = False,
             overwrite: bool = False, dry_run: bool = False, export: str | Sequence[str] = (), track: str | None = None,
             progress: bool | None = None, measure: bool = True, lora: Any = None, teacher_precision: str | None = None,
-            generate: int | None = None, checker: Any = "final", **options: Any) -> Run | Record:  # fmt: skip
+            generate: int | None = None, checker: Any = "final", monitor: bool | None = None, oracle: Any = None,
+            **options: Any) -> Run | Record:  # fmt: skip
     """Train a small student from a teacher and data, measure both, and write a report.
 
     `recipe`: a name, `lb.recipes.dist(beta=2.0)`, or None for the task's default. `teacher`: a module, a folder or hub
@@ -72,8 +75,9 @@ def distill(recipe: Any = None, *, teacher: Any = None, student: Any = None, dat
     leave its weights as they are. `teacher_precision`: hold the weights of a Transformers teacher in "bf16", "fp16" or
     "fp32", not as they were saved. `generate`: how many prompts of the data teacher and student answer for the report,
     greedily (64 where there are prompts and `measure` is on; 0: none); `checker` says which answers are right: "final" (what
-    stands last), "number", "exact", or a function (prompt, answer, reference) -> float. `dry_run`: say what would be done
-    (shapes, parameters, time, memory) and train nothing.
+    stands last), "number", "exact", or a function (prompt, answer, reference) -> float. `monitor`: whether to watch for
+    teacher hacking on the valid part (by default for language models); `oracle`: a better model than the teacher, which
+    the monitor takes for the truth. `dry_run`: say what would be done (shapes, parameters, time, memory) and train nothing.
     All other options are settings of the training (epochs=, batch_size=, learning_rate=, ...; see `Settings`) or
     arguments of the recipe.
 
@@ -85,8 +89,8 @@ def distill(recipe: Any = None, *, teacher: Any = None, student: Any = None, dat
     if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
         raise ArgumentError(f"seeds={seeds!r}: expected a whole number of 1 or more.")
     exports = check_exports([export] if isinstance(export, str) else export, out)
-    prepared = prepare(recipe, teacher=teacher, student=student, data=data, task=task, lora=lora,
-                       teacher_precision=teacher_precision, **options)  # fmt: skip
+    prepared = prepare(recipe, teacher=teacher, student=student, data=data, task=task, lora=lora, monitor=monitor,
+                       oracle=oracle, teacher_precision=teacher_precision, **options)  # fmt: skip
     job = prepared.job
     count = generate if measure or generate is not None else 0
     writing = _writing(job, count, checker)
@@ -136,7 +140,8 @@ def distill(recipe: Any = None, *, teacher: Any = None, student: Any = None, dat
 
 
 def prepare(recipe: Any = None, *, teacher: Any = None, student: Any = None, data: Any, task: Any = None, lora: Any = None,
-            teacher_precision: str | None = None, **options: Any) -> Prepared:  # fmt: skip
+            teacher_precision: str | None = None, monitor: bool | None = None, oracle: Any = None,
+            **options: Any) -> Prepared:  # fmt: skip
     """Load and check everything that `distill` needs; raises before anything is trained."""
     from limbeck.data import load_data
     from limbeck.students.maker import student_maker
@@ -186,14 +191,18 @@ def prepare(recipe: Any = None, *, teacher: Any = None, student: Any = None, dat
         "data": name_of(data), "task": the_task.name, **data_options, **settings,
         **({} if adapters is None else {"lora": asdict(adapters)}),
         **({} if teacher_precision is None else {"teacher_precision": teacher_precision}),
+        **{name: name_of(value) for name, value in (("monitor", monitor), ("oracle", oracle)) if value is not None},
     }  # fmt: skip
+    if oracle is not None:
+        oracle = load_model(oracle, data=given, task=the_task, role="teacher")
+    watch = make_monitor(job, monitor, oracle)
     warnings = list(given.about.get("warnings", []))
     if in_half(first):
         warnings.append(
             "The student's weights are held in half precision, in which small updates are lost. Train it in float32 "
             "(student.float()), with precision=bf16 for speed."
         )
-    return Prepared(bound, job, make, plain(config), warnings, adapters)
+    return Prepared(bound, job, make, plain(config), warnings, adapters, watch)
 
 
 def _writing(job: Job, count: int | None, checker: Any) -> Any:

@@ -121,6 +121,7 @@ def distill(words: Words = None, config: Config = None, json_: Json = False,
     - about texts for language models: tokenizer= length= pack= prompt= response= messages=
     - about the training: epochs= batch_size= learning_rate= precision=bf16 accumulate= clip= ema= patience= seed= ...
     - about the report: generate=64 (prompts that teacher and student answer) checker=final
+    - about trust: monitor=true oracle=MODEL (is the student hacking its teacher? on by itself for language models)
     - about the run: out= seeds=5 baseline=alone (the same student without a teacher: doubles the time) export=onnx
       resume=true overwrite=true track=tensorboard
 

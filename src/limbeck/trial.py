@@ -12,6 +12,7 @@ from torch import nn
 from limbeck import __version__
 from limbeck.config import command, plain, python
 from limbeck.recipes.registry import as_bound
+from limbeck.report.monitor import warning
 from limbeck.run import Record
 from limbeck.signals.step import derive
 from limbeck.teachers.base import ModuleTeacher
@@ -37,6 +38,8 @@ class Trial:
 
         path = self.folder.path / place if self.folder else None
         watchers: list[Any] = [self.folder] if self.folder else []
+        if place == "." and self.prepared.monitor is not None:
+            watchers.append(self.prepared.monitor)
         if self.progress is not False:
             watchers.append(ProgressBar(title, always=self.progress is True))
         accelerator = None
@@ -80,6 +83,9 @@ class Trial:
                     curves["generated"] = [result.generated for result in results]
                 if mixture := metrics.mixture():
                     curves["mixture"] = mixture
+                if self.prepared.monitor and (watched := self.prepared.monitor.record(metrics)):
+                    curves["monitor"] = watched
+                    self.job.warnings += [warning(watched)] if watched["alarm"] else []
         return students, results, curves
 
     def train_alone(self, seeds: int, steps: int) -> list[nn.Module]:

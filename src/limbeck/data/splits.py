@@ -26,6 +26,13 @@ def take(part: Part, positions: Tensor, name: str) -> Part:
     return SubsetPart(part, positions, name)
 
 
+def spread(total: int, most: int | None = None) -> Tensor:
+    """Positions of at most `most` of `total` samples (None: all), evenly spread: [n] int64, rising."""
+    if most is None or total <= most:
+        return torch.arange(total)
+    return torch.arange(most) * total // most
+
+
 def amount(size: Size, total: int, what: str) -> int:
     """How many samples a fraction or a count means."""
     if isinstance(size, bool) or not isinstance(size, int | float) or not 0 <= size < math.inf:

@@ -11,7 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from limbeck.report import curves, details, fidelity, language, tables, trade, trust
+from limbeck.report import curves, details, fidelity, language, monitor, tables, trade, trust
 from limbeck.report.compare import scored_part
 from limbeck.report.figures import Figure
 from limbeck.report.markup import Html, grid, join, section, tag
@@ -96,6 +96,7 @@ def _sections(record: Mapping[str, Any]) -> tuple[list[tuple[str, str, Html]], l
     """What the record has to show: (key, short name, section) in reading order, and the figures in them."""
     sizes, losses, times = trade.trade_offs(record), curves.curves(record), curves.scores_over_time(record)
     mixed = curves.mixture(record)
+    watched = monitor.figures(record)
     bins, heat = trust.reliability(record), trust.confusion(record)
     bins_note = ("On the dotted line a model is right as often as it says it is; below it, it is too sure of itself. "
                   f"Bars: share of the {items_of(record)} with that confidence.")  # fmt: skip
@@ -103,6 +104,8 @@ def _sections(record: Mapping[str, Any]) -> tuple[list[tuple[str, str, Html]], l
         ("models", "Models", "Models", tables.models(record)),
         ("size", "Size and score", "Size against score", [_figures(sizes)]),
         ("curves", "Learning", "How the student learnt", [_figures(losses), _figures(mixed), _figures(times, small=True)]),
+        ("monitor", "Teacher hacking", "Does it follow its teacher past the truth?",
+         [*monitor.monitor(record), _figures(watched)]),
         ("reliability", "Calibration", "Can its confidence be trusted?",
          [_figures(bins, small=True), tag("p", bins_note, class_="note") if bins else None]),
         ("fidelity", "Fidelity", "Is it like its teacher, or only as good?", fidelity.fidelity(record)),
@@ -114,7 +117,7 @@ def _sections(record: Mapping[str, Any]) -> tuple[list[tuple[str, str, Html]], l
         ("again", "Run it again", "What was run, and how to run it again", details.again(record)),
     ]  # fmt: skip
     sections = [(key, name, made) for key, name, title, content in listed if (made := section(key, title, *content))]
-    return sections, [*sizes, *losses, *mixed, *times, *bins, *([heat] if heat else [])]
+    return sections, [*sizes, *losses, *mixed, *times, *watched, *bins, *([heat] if heat else [])]
 
 
 def _figures(figures: list[Figure], small: bool = False) -> Html | None:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from limbeck.objectives import Objective
 
 
+Distance = tuple[str, float]
+
+
 class Task:
     """One kind of model. Subclasses override what differs.
 
@@ -71,6 +74,14 @@ class Task:
     def measure(self, model: Any, part: Part, teacher: Any = None) -> dict[str, Any]:
         """{"scores", "agreement", "reliability"} of a model (module or teacher) on a part; see `measures`."""
         raise NotImplementedError(f"{type(self).__name__} does not measure models itself")
+
+    def distances(self, model: Any, part: Part, teacher: Any, oracle: Any = None,
+                  most: int = 256) -> tuple[Distance, Distance]:  # fmt: skip
+        """How far a model is from its teacher, and from an oracle or, without one, from the labels: (measure's name, mean).
+
+        Models are modules or teachers. At most `most` samples of the part are taken, evenly spread, at every call the same.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no distances between models")
 
     # what it checks and how it leaves the house
     def width(self, data: Data) -> int | None:

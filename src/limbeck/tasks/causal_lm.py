@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from limbeck.data.base import Batch, Data, Inputs, Part, TensorPart, TextPart
 from limbeck.data.language_pack import check_packed
 from limbeck.data.language_parts import PairPart
+from limbeck.data.splits import spread
 from limbeck.data.token_bytes import same_tokens
 from limbeck.errors import DataError, ModelError
 from limbeck.evaluation.modes import device_of, evaluating
@@ -29,7 +30,7 @@ from limbeck.signals.lazy import Lazy
 from limbeck.signals.scores import sequence_log_probabilities
 from limbeck.students.adapters import has_adapters
 from limbeck.students.pretrained import is_pretrained
-from limbeck.tasks.base import Task
+from limbeck.tasks.base import Distance, Task
 from limbeck.tasks.head import check_head, head_of, vocabulary_of
 from limbeck.tasks.sides import ChunkGaps, Sides
 from limbeck.tasks.text import length_limit, tokenizer_of
@@ -163,10 +164,12 @@ class CausalLM(Task):
         """
         return token_scores([(outputs, labels)])
 
-    def measure(self, model: Any, part: Part, teacher: Any = None, batch_size: int = 16) -> dict[str, Any]:
+    def measure(self, model: Any, part: Part, teacher: Any = None, batch_size: int = 16,
+                most: int | None = None) -> dict[str, Any]:  # fmt: skip
         """Scores of a model (a module or a teacher) on a part, and its agreement with a teacher, without whole logits.
 
-        Of preference pairs the tokens of the chosen answers count, and how often these are likelier than the rejected ones.
+        `most`: of so many rows, spread evenly over the part. Of preference pairs the tokens of the chosen answers count, and
+        how often these are likelier than the rejected ones.
         Where they have different tokenizers, each is scored on its own tokens, in `bits_per_byte` too, and they agree by
         `chunk_gap`: |log p_T - log p_S| of a chunk of text, the mean in nats.
         """
@@ -174,8 +177,8 @@ class CausalLM(Task):
         side = self.sides.of(model, "student") if isinstance(model, nn.Module) else "teacher"
         gaps = ChunkGaps()
         with torch.no_grad(), self._resting(model), self._resting(teacher):
-            for start in range(0, len(part), batch_size):
-                batch = part.batch(torch.arange(start, min(start + batch_size, len(part))))
+            for positions in spread(len(part), most).split(batch_size):
+                batch = part.batch(positions)
                 if batch.labels is None:
                     raise DataError(f"The part {part.name!r} has no next tokens. Make it with token_part().")
                 theirs = None if teacher is None else self._logits(teacher, batch, "teacher")
@@ -193,6 +196,15 @@ class CausalLM(Task):
                 tally_rows(tally, ours, labels, theirs)
         return {"scores": tally.scores(), "agreement": {**tally.agreement(), **gaps.mean()},
                 "reliability": tally.reliability()}  # fmt: skip
+
+    def distances(self, model: Any, part: Part, teacher: Any, oracle: Any = None,
+                  most: int = 64) -> tuple[Distance, Distance]:  # fmt: skip
+        """KL(other || model) of the next tokens ("kl_to_teacher"), the cross-entropy of the text ("nll"): nats per token."""
+        found = self.measure(model, part, teacher, most=most)
+        if oracle is None:
+            return next(iter(found["agreement"].items())), ("nll", found["scores"]["nll"])
+        other = self.measure(model, part, oracle, most=most)
+        return next(iter(found["agreement"].items())), next(iter(other["agreement"].items()))
 
     def _logits(self, model: Any, batch: Batch, role: str) -> Any:
         if not isinstance(model, nn.Module):

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from limbeck.data.base import Batch, Data, Inputs
+from limbeck.data.base import Batch, Data, Inputs, Part
 from limbeck.errors import DataError, ModelError
-from limbeck.tasks.base import Task
+from limbeck.tasks.base import Distance, Task
 from limbeck.tasks.images import prepare_images
 
 if TYPE_CHECKING:
@@ -61,6 +61,26 @@ class Classification(Task):
         from limbeck.evaluation.quality import classification_scores
 
         return classification_scores(outputs, labels)
+
+    def distances(self, model: Any, part: Part, teacher: Any, oracle: Any = None,
+                  most: int = 256) -> tuple[Distance, Distance]:  # fmt: skip
+        """KL(other || model) of the probabilities ("kl_to_teacher"), the cross-entropy of the labels ("nll"), in nats."""
+        from limbeck.data.splits import spread, take
+        from limbeck.evaluation.run import predict
+
+        part = take(part, spread(len(part), most), part.name)
+        outputs = predict(model, part, self)
+        proxy = self._apart(outputs, predict(teacher, part, self))
+        if oracle is not None:
+            return proxy, self._apart(outputs, predict(oracle, part, self))
+        assert part.labels is not None
+        name = "mse" if proxy[0] == "mse" else "nll"
+        return proxy, (name, self.scores(outputs, part.labels)[name])
+
+    def _apart(self, outputs: Tensor, others: Tensor) -> Distance:
+        from limbeck.evaluation.fidelity import fidelity
+
+        return "kl_to_teacher", fidelity(outputs, others)["kl_to_teacher"]
 
     def check(self, data: Data, models: dict[str, nn.Module]) -> None:
         """Raise where a model's number of outputs is not the data's number of classes."""
@@ -119,6 +139,9 @@ class Regression(Classification):
         from limbeck.evaluation.quality import regression_scores
 
         return regression_scores(outputs, labels)
+
+    def _apart(self, outputs: Tensor, others: Tensor) -> Distance:
+        return "mse", self.scores(outputs, others)["mse"]
 
     def width(self, data: Data) -> int:
         labels = data.train.labels

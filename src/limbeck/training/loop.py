@@ -154,6 +154,11 @@ class Loop:
         s = self.settings
         return min(1.0, self.samples / s.samples if s.samples is not None else self.tokens / (s.tokens or 1))
 
+    @property
+    def candidate(self) -> nn.Module:
+        """What would be kept if the stage ended now: the kept learner's module, or its average."""
+        return self.averaged.module if self.averaged else self.modules[self.stage.keep]
+
     # the steps
     def run(self, resume: bool = False) -> Result:
         """Train to the end of the stage (from the newest checkpoint when resuming) and return its result."""
@@ -363,7 +368,7 @@ class Loop:
             self.metrics.add({"stage": self.index, "step": self.number, "generated": made})
         if self.stage.evaluate is None:
             return False
-        module = self.averaged.module if self.averaged else self.modules[self.stage.keep]
+        module = self.candidate
         try:
             scores = self.stage.evaluate(module)
         except ModelError as error:  # after finite losses: the last updates blew the weights up
