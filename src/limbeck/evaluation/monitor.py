@@ -69,7 +69,9 @@ class Monitor:
 
 def make_monitor(job: Job, asked: bool | None = None, oracle: Any = None) -> Monitor | None:
     """The monitor of a job, or None. `asked` None: for language models that learn from a module and have 16 held-out samples,
-    and wherever there is an oracle. Raises ArgumentError where one was asked for and there is nothing to follow; tried on two samples before training.
+    and wherever there is an oracle.
+
+    Raises ArgumentError where one was asked for and there is nothing to follow. It is tried on two samples before training.
     """
     from limbeck.data.splits import take
     from limbeck.teachers.base import ModuleTeacher, as_teacher
