@@ -127,7 +127,14 @@ def test_lazy_equals_whole():
     whole = f.expected_advantage(heads[0](hidden[0]), heads[1](hidden[1]))
     expected = torch.autograd.grad(whole, [hidden[0], heads[0].weight])
     lazy = [Lazy(h, head.weight) for h, head in zip(hidden, heads, strict=True)]
-    total, _ = walk(*lazy, None, None, [f.expected_advantage], torch.tensor([1 / 27], dtype=torch.float64), block=4)
+    total, _ = walk(
+        *lazy,
+        None,
+        None,
+        [f.expected_advantage],
+        torch.tensor([1 / 27], dtype=torch.float64),
+        memory=64 * lazy[0].vocabulary,
+    )
     for ours, theirs in zip(torch.autograd.grad(total, [hidden[0], heads[0].weight]), expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
 

@@ -158,7 +158,7 @@ def test_lazy_equals_whole(formula):
     expected = torch.autograd.grad(whole, [hidden[0], heads[0].weight])
     lazy = [Lazy(h, head.weight) for h, head in zip(hidden, heads, strict=True)]
     count = torch.tensor([1 / float(mask.sum())], dtype=torch.float64)
-    total, _ = walk(lazy[0], lazy[1], None, mask, [formula], count, block=4)
+    total, _ = walk(lazy[0], lazy[1], None, mask, [formula], count, memory=64 * lazy[0].vocabulary)
     torch.testing.assert_close(total, whole, rtol=1e-10, atol=1e-10)
     found = torch.autograd.grad(total, [hidden[0], heads[0].weight])
     for ours, theirs in zip(found, expected, strict=True):

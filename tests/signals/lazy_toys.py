@@ -31,6 +31,11 @@ TERMS = {
 }
 
 
+def memory_of(rows: int, size: int = 30, sides: int = 2, bytes_each: int = 8) -> int:
+    """The memory in which a block has this many rows."""
+    return rows * size * sides * bytes_each
+
+
 class Problem:
     """Two short batches of hidden states, two heads, labels and a mask; leaves that require gradients."""
 
@@ -58,7 +63,15 @@ class Problem:
 
     def walk(self, terms, weights: Tensor, block: int = 7, **changes) -> tuple[Tensor, Tensor]:
         given = {"teacher": self.teacher, "labels": self.labels, "mask": self.mask, **changes}
-        return walk(self.student, given["teacher"], given["labels"], given["mask"], terms, weights, block=block)
+        return walk(
+            self.student,
+            given["teacher"],
+            given["labels"],
+            given["mask"],
+            terms,
+            weights,
+            memory=memory_of(block, self.size),
+        )
 
     def naive(self, terms, weights: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The same from whole logits, by autograd."""

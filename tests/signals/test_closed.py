@@ -43,9 +43,7 @@ def test_closed_equals_autograd(function, options, excluded):
     labels = torch.tensor([0, 10, 3, -100, 5, 5])
     term = TokenTerm(function, options)
     block = Block(6, 11, torch.float64, torch.device("cpu"))
-    block.start(6, labels)
-    block.logits.copy_(student)
-    block.teacher_logits.copy_(teacher)
+    block.start(student, teacher, labels)
     form = term.closed()
     assert form is not None
     values = form(block, coefficient)
@@ -65,9 +63,7 @@ def test_a_student_equal_to_its_teacher_scores_exactly_zero(function, options):
     logits = torch.randn(6, 40, generator=torch.Generator().manual_seed(1)) * 5
     term = TokenTerm(function, options)
     block = Block(6, 40, torch.float32, torch.device("cpu"))
-    block.start(6, None)
-    block.logits.copy_(logits)
-    block.teacher_logits.copy_(logits)
+    block.start(logits, logits.clone(), None)
     values = term.closed()(block, torch.ones(6))
     assert (values == 0).all()
     assert (term(logits, logits, None) == 0).all()
@@ -124,7 +120,7 @@ def test_a_new_form_is_used_where_it_accepts_the_options():
         for power in (1.0, 2.0):
             leaf = hidden.clone().requires_grad_()
             terms, weights = [TokenTerm(likelihood, {"power": power})], torch.ones(1, dtype=torch.float64)
-            total, _ = walk(Lazy(leaf, weight), None, labels, None, terms, weights, block=3)
+            total, _ = walk(Lazy(leaf, weight), None, labels, None, terms, weights, memory=3 * 12 * 8)
             expected = likelihood(leaf @ weight.T, labels, power=power, reduction="sum")
             torch.testing.assert_close(total, expected, rtol=0, atol=1e-12)
             ours, theirs = (torch.autograd.grad(one, leaf)[0] for one in (total, expected))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from lazy_toys import EXACT, TERMS, Problem, Spy, large, relative, total_variation, weights_for
+from lazy_toys import EXACT, TERMS, Problem, Spy, large, memory_of, relative, total_variation, weights_for
 from torch import Tensor
 
 from limbeck.errors import SignalError
@@ -70,7 +70,7 @@ def test_gradcheck():
 
     def total(hidden: Tensor, weight: Tensor, bias: Tensor, weights: Tensor) -> Tensor:
         student = Lazy(hidden, weight, bias, problem.post)
-        return walk(student, problem.teacher, problem.labels[:1, 3:], None, terms, weights, block=4)[0]
+        return walk(student, problem.teacher, problem.labels[:1, 3:], None, terms, weights, memory=memory_of(4, 8))[0]
 
     problem.teacher = Lazy(problem.teacher.hidden[:1, 3:], problem.teacher.weight)
     hidden = problem.hidden[:1, 3:].detach().requires_grad_()
@@ -275,7 +275,9 @@ def test_no_tensor_of_tokens_by_vocabulary():
     weight.requires_grad_()
     terms = TERMS["all"]
     with Spy() as walked:
-        walk(Lazy(hidden, weight), teacher, labels, None, terms, torch.ones(len(terms)), block=32)[0].backward()
+        walk(
+            Lazy(hidden, weight), teacher, labels, None, terms, torch.ones(len(terms)), memory=memory_of(32, 700, 2, 4)
+        )[0].backward()
     assert walked.largest == 32 * 700
     with Spy() as whole:
         Lazy(hidden, weight).whole()
@@ -303,7 +305,7 @@ def test_errors_name_what_was_given():
         "outside the shared vocabulary of 30": lambda: problem.walk(terms, weights, labels=problem.labels + 30),
         "whole batch": lambda: problem.walk([TokenTerm(whole_batch)], one),
         "Expected one value for each token": lambda: problem.walk([mean], one),
-        "block=0": lambda: problem.walk(terms, weights, block=0),
+        "memory=0": lambda: walk(problem.student, None, problem.labels, None, TERMS["ce"], one, memory=0),
         "lazy logits of the student": lambda: walk(problem.student.whole(), None, problem.labels, None, terms, weights),
         r"hidden \[..., width\]": lambda: Lazy(problem.hidden, problem.weight[:, :5]),
         r"bias \[30\]": lambda: Lazy(problem.hidden, problem.weight, problem.weight[:, 0][:4]),

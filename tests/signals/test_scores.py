@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lazy_toys import EXACT, KL, Problem, Spy, large, relative, total_variation
+from lazy_toys import EXACT, KL, Problem, Spy, large, memory_of, relative, total_variation
 from torch import Tensor
 
 from limbeck import signals
@@ -49,10 +49,12 @@ def upstream(seed: int = 2) -> Tensor:
 def test_equals_whole_logits(name: str, block: int, sizes: tuple[int, int], whole: bool):
     problem, term, pull = Problem(*sizes, bias=True, post=Post(0.5, 4.0)), WALKED[name], upstream()
     student = problem.student.whole() if whole else problem.student
-    values = token_values(student, problem.teacher, problem.labels, problem.mask, term, block=block)
+    values = token_values(
+        student, problem.teacher, problem.labels, problem.mask, term, memory=memory_of(block, problem.size)
+    )
     truth = expected(problem, term, problem.mask)
     if name == "entropy":  # one that has no teacher sees all of its own vocabulary
-        student_alone = token_values(student, None, None, problem.mask, term, block=block)
+        student_alone = token_values(student, None, None, problem.mask, term, memory=memory_of(block, sizes[0], 1))
         own = entropy(problem.student.whole(), reduction="none") * problem.mask
         torch.testing.assert_close(student_alone, own, **EXACT)
     assert values.shape == (4, 9)
@@ -71,7 +73,7 @@ def test_gradcheck(name: str):
 
     def values(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         student = Lazy(hidden, weight, bias, problem.post)
-        return token_values(student, teacher, labels, problem.mask[:1, 3:], WALKED[name], block=4)
+        return token_values(student, teacher, labels, problem.mask[:1, 3:], WALKED[name], memory=memory_of(4, 8))
 
     assert torch.autograd.gradcheck(values, (hidden, problem.weight, problem.bias), atol=1e-6)
 
@@ -150,7 +152,7 @@ def test_what_a_term_trains():
         return total_variation(sharpness * student, teacher, labels)
 
     term = TokenTerm(sharp, parameters=(sharpness,))
-    values = token_values(problem.student, problem.teacher, None, problem.mask, term, block=5)
+    values = token_values(problem.student, problem.teacher, None, problem.mask, term, memory=memory_of(5))
     ours = torch.autograd.grad(values, [sharpness, *problem.leaves], pull)
     theirs = torch.autograd.grad(expected(problem, term, problem.mask), [sharpness, *problem.leaves], pull)
     for one, other in zip(ours, theirs):
@@ -216,7 +218,9 @@ def test_no_tensor_of_tokens_by_vocabulary():
     student = Lazy(hidden.requires_grad_(), weight.requires_grad_())
     with Spy() as spy:
         for term in (KL, total_variation, TokenTerm(entropy)):
-            token_values(student, teacher, labels, None, term, block=32).square().sum().backward()
+            token_values(
+                student, teacher, labels, None, term, memory=memory_of(32, 700, 2, 4)
+            ).square().sum().backward()
     assert spy.largest == 32 * 700
 
 
@@ -226,9 +230,15 @@ def test_weighed_sums_are_the_walk(seed: int, block: int):
     """sum_i w_i value_i is what walk() gives for a mask of w, for w that are not negative."""
     problem, weights = Problem(seed=seed % 100), upstream(seed).abs()
     total, _ = signals.walk(
-        problem.student, problem.teacher, None, weights, [KL], torch.ones(1, dtype=torch.float64), block=block
+        problem.student,
+        problem.teacher,
+        None,
+        weights,
+        [KL],
+        torch.ones(1, dtype=torch.float64),
+        memory=memory_of(block),
     )
-    values = (token_values(problem.student, problem.teacher, None, None, KL, block=block) * weights).sum()
+    values = (token_values(problem.student, problem.teacher, None, None, KL, memory=memory_of(block)) * weights).sum()
     torch.testing.assert_close(values, total, **EXACT)
     for ours, theirs in zip(torch.autograd.grad(values, problem.leaves), torch.autograd.grad(total, problem.leaves)):
         torch.testing.assert_close(ours, theirs, **EXACT)

@@ -131,58 +131,45 @@ class TokenTerm:
 
 
 class Block:
-    """Rows of logits in buffers that the next block overwrites, and what closed forms share of them.
+    """A few rows of logits that are compared at once, in buffers that the next ones overwrite, and what closed forms share.
 
-    `logits` [rows, V] and `teacher_logits` [rows, V]; `labels` [rows] or None. Softmaxes are computed once for all terms.
+    `logits` [rows, V], `teacher_logits` [rows, V] or None, `labels` [rows] or None. Softmaxes are computed once for all
+    terms. On a CPU there are no more rows than its cache holds: most of the time is spent in passes over these buffers.
+    `overwrite`: a log-softmax at temperature 1 may take the place of its logits, since none but closed forms read them,
+    which see no difference (others temperatures included: a softmax is blind to a shift).
     """
 
-    def __init__(self, rows: int, size: int, dtype: torch.dtype, device: torch.device):
-        self._full, self._dtype, self._device = (rows, size), dtype, device
+    def __init__(self, rows: int, size: int, dtype: torch.dtype, device: torch.device, overwrite: bool = False):
+        self._full, self._dtype, self._device, self.overwrite = (rows, size), dtype, device, overwrite
         self._buffers: dict[str, Tensor] = {}
         self._ready: set[str] = set()
         self._points: dict[float, list[tuple[Tensor, Tensor]]] = {}
-        self.rows = rows
+        self._totals: dict[float, Tensor] = {}
+        self._logits: dict[str, Tensor] = {}
         self.labels: Tensor | None = None
 
-    def start(self, rows: int, labels: Tensor | None) -> None:
-        """The next block, with that many rows. Nothing of the last one is valid any more."""
-        self.rows, self.labels = rows, labels
+    def start(self, student: Tensor, teacher: Tensor | None, labels: Tensor | None) -> None:
+        """The next rows. Nothing of the last ones is valid any more."""
+        self.rows, self.labels = len(student), labels
+        self._logits = {"student": student} if teacher is None else {"student": student, "teacher": teacher}
         self._ready.clear()
         self._points.clear()
+        self._totals.clear()
 
-    def buffer(self, name: str, dtype: torch.dtype | None = None) -> Tensor:
+    def buffer(self, name: str) -> Tensor:
         """Memory [rows, V] that keeps its content within a block. "scratch" is anyone's for a moment."""
         if name not in self._buffers:
-            self._buffers[name] = torch.empty(self._full, dtype=dtype or self._dtype, device=self._device)
-        return self._buffers[name][: self.rows]
-
-    def low(self, dtype: torch.dtype) -> Tensor:
-        """Memory [rows, V] in half precision, for a moment."""
-        return self.buffer(f"low {dtype}", dtype)
-
-    def project(self, side: str, hidden: Tensor, weight: Tensor, bias: Tensor | None, post: Post) -> None:
-        """Put one side's logits in its buffer: the product in the dtype of the operands, the rest in the block's."""
-        out = self.buffer(side)
-        product = out if hidden.dtype == out.dtype else self.low(hidden.dtype)
-        if product is out and out.device.type == "cpu":
-            # the tall matrix first and then a transposition: a quarter faster here than hidden @ weight.T
-            product = self.buffer("scratch").view(-1).view(len(weight), len(hidden)).t()
-            torch.mm(weight, hidden.t(), out=product.t())
-        else:
-            torch.mm(hidden, weight.t(), out=product)
-        if product is not out:
-            out.copy_(product)
-        if bias is not None:
-            out.add_(bias)
-        post.apply_(out)
+            self._buffers[name] = torch.empty(self._full, dtype=self._dtype, device=self._device)
+        full = self._buffers[name]
+        return full if self.rows == self._full[0] else full[: self.rows]
 
     @property
     def logits(self) -> Tensor:
-        return self.buffer("student")
+        return self._logits["student"]
 
     @property
-    def teacher_logits(self) -> Tensor:
-        return self.buffer("teacher")
+    def teacher_logits(self) -> Tensor | None:
+        return self._logits.get("teacher")
 
     # what closed forms read; none of it may be changed
     def log_student(self, temperature: float = 1.0) -> Tensor:
@@ -193,20 +180,26 @@ class Block:
         """log softmax(teacher / temperature) [rows, V]."""
         return self._log_softmax("teacher", temperature)
 
+    def student(self, temperature: float = 1.0) -> Tensor:
+        """softmax(student / temperature) [rows, V]."""
+        return self._softmax("student", temperature)
+
     def teacher(self, temperature: float = 1.0) -> Tensor:
         """softmax(teacher / temperature) [rows, V]."""
-        name = f"p teacher {temperature}"
+        return self._softmax("teacher", temperature)
+
+    def _softmax(self, side: str, temperature: float) -> Tensor:
+        name = f"{side} {temperature}"
         out = self.buffer(name)
         if name not in self._ready:
-            torch.exp(self.log_teacher(temperature), out=out)
+            torch.exp(self._log_softmax(side, temperature), out=out)
             self._ready.add(name)
         return out
 
     def _log_softmax(self, side: str, temperature: float) -> Tensor:
-        name = f"log {side} {temperature}"
-        out = self.buffer(name)
+        name, logits = f"log {side} {temperature}", self._logits[side]
+        out = logits if self.overwrite and temperature == 1 else self.buffer(name)
         if name not in self._ready:
-            logits = self.buffer(side)
             if temperature != 1:
                 logits = torch.div(logits, temperature, out=self.buffer("scratch"))
             torch.log_softmax(logits, -1, out=out)
@@ -214,19 +207,28 @@ class Block:
         return out
 
     # what closed forms write
-    def add(self, temperature: float, slope: Tensor, coefficient: Tensor) -> None:
-        """Add coefficient [rows] * slope [rows, V] to the gradient at `log_student(temperature)`."""
-        name, coefficient = f"slope {temperature}", (coefficient / temperature)[:, None]
+    def add(self, temperature: float, slope: Tensor, coefficient: Tensor, total: Tensor | float) -> None:
+        """Add coefficient [rows] * slope [rows, V] to the gradient at `log_student(temperature)`.
+
+        `total`: what each row of the slope sums to, [rows] or one number.
+        """
+        name, coefficient = f"slope {temperature}", coefficient if temperature == 1 else coefficient / temperature
         if name in self._ready:
-            self.buffer(name).addcmul_(slope, coefficient)
+            self.buffer(name).addcmul_(slope, coefficient[:, None])
         else:
-            torch.mul(slope, coefficient, out=self.buffer(name))
+            torch.mul(slope, coefficient[:, None], out=self.buffer(name))
             self._ready.add(name)
-        self._points.setdefault(temperature, [])
+        self._total(temperature, coefficient if isinstance(total, int) and total == 1 else total * coefficient)
+
+    def _total(self, temperature: float, coefficient: Tensor) -> None:
+        known = self._totals.get(temperature)
+        self._totals[temperature] = coefficient if known is None else known + coefficient
 
     def add_at(self, temperature: float, index: Tensor, coefficient: Tensor) -> None:
         """Add coefficient [rows] to the gradient at `log_student(temperature)[:, index]`, index [rows]."""
-        self._points.setdefault(temperature, []).append((index[:, None], (coefficient / temperature)[:, None]))
+        coefficient = coefficient / temperature
+        self._points.setdefault(temperature, []).append((index[:, None], coefficient[:, None]))
+        self._total(temperature, coefficient)
 
     def add_gradient(self, gradient: Tensor) -> None:
         """Add a gradient [rows, V] at the logits themselves."""
@@ -240,16 +242,19 @@ class Block:
     def finish(self) -> Tensor | None:
         """The sum of what was added, as a gradient [rows, V] at the logits; None when nothing was. Ends the softmaxes."""
         gradient = self.buffer("gradient") if "gradient" in self._ready else None
-        for temperature, points in self._points.items():
+        for temperature, total in self._totals.items():
             # softmax's own derivative, slope - q * sum(slope), once for all terms of a temperature
-            name, q = f"slope {temperature}", self.log_student(temperature).exp_()
-            total = sum(coefficient for _, coefficient in points)
+            name = f"slope {temperature}"
+            q = (
+                self.student(temperature)
+                if f"student {temperature}" in self._ready
+                else self.log_student(temperature).exp_()
+            )
             if name in self._ready:
-                slope = self.buffer(name)
-                slope.addcmul_(q, slope.sum(-1, keepdim=True) + total, value=-1)
+                slope = torch.addcmul(self.buffer(name), q, total[:, None], value=-1, out=q)
             else:
-                slope = q.mul_(-total)
-            for index, coefficient in points:
+                slope = q.mul_(-total[:, None])
+            for index, coefficient in self._points.get(temperature, ()):
                 slope.scatter_add_(1, index, coefficient)
             gradient = slope if gradient is None else gradient.add_(slope)
         return gradient

@@ -6,6 +6,8 @@ applied once for all terms. Autograd gives the same, in more memory (benchmarks/
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -19,30 +21,33 @@ def _positive(temperature: float) -> bool:
     return temperature > 0  # else the formula itself says what is wrong
 
 
-def _without(terms: Tensor, log_weights: Tensor) -> Tensor:
-    """Terms, with 0 where their weight is none: 0 log 0 = 0. Looked for on a CPU, where filling costs as much as a softmax."""
-    if terms.device.type == "cpu" and float(log_weights.amin()) > -torch.inf:
-        return terms
-    return terms.masked_fill_(log_weights == -torch.inf, 0)
+def _sum(terms: Tensor, log_weights: Tensor) -> Tensor:
+    """The sums [rows] of weight * something [rows, V], in which 0 * infinity is 0; `terms` are mended where they are not.
+
+    On a CPU it is looked for in the sums: to look through all terms costs as much as a softmax.
+    """
+    sums = terms.sum(-1)
+    if terms.device.type == "cpu" and math.isfinite(float(sums.sum())):
+        return sums
+    return terms.masked_fill_(log_weights == -torch.inf, 0).sum(-1)
 
 
 @closed_form(forward_kl, accepts=_positive)
 def _(block: Block, coefficient: Tensor, temperature: float) -> Tensor:
     """T^2 sum_v p (log p - log q): the derivative at log q is -T^2 p."""
     p, log_p, log_q = block.teacher(temperature), block.log_teacher(temperature), block.log_student(temperature)
-    block.add(temperature, p, -(temperature**2) * coefficient)
-    gap = torch.sub(log_p, log_q, out=block.buffer("scratch")).mul_(p)
-    return _without(gap, log_p).sum(-1) * temperature**2
+    block.add(temperature, p, -(temperature**2) * coefficient, 1)
+    return _sum(torch.sub(log_p, log_q, out=block.buffer("scratch")).mul_(p), log_p) * temperature**2
 
 
 @closed_form(reverse_kl, accepts=_positive)
 def _(block: Block, coefficient: Tensor, temperature: float) -> Tensor:
     """T^2 sum_v q (log q - log p): the derivative at log q is T^2 q (log q - log p), and a multiple of q that cancels."""
     log_p, log_q = block.log_teacher(temperature), block.log_student(temperature)
-    q, gap = torch.exp(log_q, out=block.buffer("q")), torch.sub(log_q, log_p, out=block.buffer("scratch"))
-    _without(gap.mul_(q), log_q)
-    block.add(temperature, gap, temperature**2 * coefficient)
-    return gap.sum(-1) * temperature**2
+    gap = torch.sub(log_q, log_p, out=block.buffer("scratch")).mul_(block.student(temperature))
+    sums = _sum(gap, log_q)
+    block.add(temperature, gap, temperature**2 * coefficient, sums)
+    return sums * temperature**2
 
 
 @closed_form(cross_entropy, accepts=lambda label_smoothing: not label_smoothing)
@@ -71,11 +76,11 @@ def _(block: Block, coefficient: Tensor, beta: float, temperature: float) -> Ten
     """The derivative at log q is (1 - beta) q log(q / m); log(q / m) = gap - log(m / p)."""
     gap = _gap(block, temperature)
     u = _mixed(block, gap, beta, "mixed")
-    q = torch.exp(block.log_student(temperature), out=block.buffer("q"))
-    slope = gap.sub_(u).mul_(q)
-    block.add(temperature, slope, (1 - beta) * coefficient)
+    slope = gap.sub_(u).mul_(block.student(temperature))
+    second = slope.sum(-1)
+    block.add(temperature, slope, (1 - beta) * coefficient, second)
     first = u.mul_(block.teacher(temperature)).sum(-1)
-    return (1 - beta) * slope.sum(-1) - beta * first
+    return (1 - beta) * second - beta * first
 
 
 @closed_form(skew_forward_kl, accepts=lambda skew, temperature: 0 < skew < 1 and temperature > 0)
@@ -84,7 +89,7 @@ def _(block: Block, coefficient: Tensor, skew: float, temperature: float) -> Ten
     u = _mixed(block, _gap(block, temperature), skew, "mixed")
     values = -torch.mul(u, block.teacher(temperature), out=block.buffer("scratch")).sum(-1)
     slope = u.neg_().add_(block.log_student(temperature)).exp_()  # q p / m
-    block.add(temperature, slope, (skew - 1) * coefficient)
+    block.add(temperature, slope, (skew - 1) * coefficient, slope.sum(-1))
     return values
 
 
@@ -93,19 +98,19 @@ def _(block: Block, coefficient: Tensor, skew: float, temperature: float) -> Ten
     """sum q log(q / m), m = skew q + (1 - skew) p: the derivative at log q is q log(q / m) - skew q q / m, and a multiple
     of q that cancels."""
     w = _mixed(block, _gap(block, temperature).neg_(), skew, "mixed")
-    q = torch.exp(block.log_student(temperature), out=block.buffer("q"))
+    q = block.student(temperature)
     ratio = torch.neg(w, out=block.buffer("scratch")).exp_()
     values = -w.mul_(q).sum(-1)
     slope = w.neg_().addcmul_(q, ratio, value=-skew)
-    block.add(temperature, slope, coefficient)
+    block.add(temperature, slope, coefficient, slope.sum(-1))
     return values
 
 
 @closed_form(total_variation, accepts=_positive)
 def _(block: Block, coefficient: Tensor, temperature: float) -> Tensor:
     """Half the sum of |q - p|: the derivative at log q is q sign(q - p) / 2."""
-    q = torch.exp(block.log_student(temperature), out=block.buffer("q"))
+    q = block.student(temperature)
     gap = torch.sub(q, block.teacher(temperature), out=block.buffer("scratch"))
     slope = torch.sign(gap, out=block.buffer("mixed")).mul_(q)
-    block.add(temperature, slope, 0.5 * coefficient)
+    block.add(temperature, slope, 0.5 * coefficient, slope.sum(-1))
     return 0.5 * gap.abs_().sum(-1)

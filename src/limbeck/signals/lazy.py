@@ -17,7 +17,8 @@ from torch import Tensor
 
 from limbeck.errors import SignalError
 from limbeck.signals.blocks import Post, TokenTerm
-from limbeck.signals.sweep import Sweep, leaves, ordinary_autograd, refuse_second_order, scaled, unit_of
+from limbeck.signals.sides import leaves
+from limbeck.signals.sweep import Sweep, ordinary_autograd, refuse_second_order, scaled, unit_of
 
 
 @dataclass(eq=False)
@@ -105,7 +106,7 @@ class Lazy:
 
 def walk(student: Lazy, teacher: Lazy | Tensor | None, labels: Tensor | None, mask: Tensor | None,
          terms: Sequence[TokenTerm | Callable[..., Tensor]], weights: Tensor, *,
-         block: int = 128) -> tuple[Tensor, Tensor]:  # fmt: skip
+         memory: int | None = None) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Sums of token divergences over all tokens, without ever holding [tokens, vocabulary].
 
     Returns `(total, values)`. `values` [terms]: the sum of each term over the tokens, for logs, without gradient.
@@ -117,17 +118,19 @@ def walk(student: Lazy, teacher: Lazy | Tensor | None, labels: Tensor | None, ma
     student [..., vocabulary]; teacher: the same leading axes, its own vocabulary (compared on the shared part), never
     with a gradient; labels [...] int64 (-100: none); mask [...]: 0 drops a token (it is not even projected), another
     number weighs it; weights [terms], which may require gradients. A term is a `TokenTerm`, or a plain function
-    `f(student [block, V], teacher [block, V] | None, labels [block] | None) -> values [block]`.
+    `f(student [rows, V], teacher [rows, V] | None, labels [rows] | None) -> values [rows]`. `memory`: bytes of logits
+    that are held at once, 128 MiB by default, or as much as the matrix takes in float32 if that is more. More is hardly
+    faster; with 64 rows or fewer (a matrix product of so few is slow) it takes a fifth longer.
 
     Raises SignalError for shapes that do not meet, labels outside the shared vocabulary, a term that gives another shape
-    than [block] or trains something that it did not declare, and under torch.func transforms.
+    than [rows] or trains something that it did not declare, and under torch.func transforms.
     """
     if not isinstance(student, Lazy):
         raise SignalError(f"walk() takes lazy logits of the student, not a {type(student).__name__}.")
     if not terms or weights.shape != (len(terms),):
         raise SignalError(f"walk() takes one weight for each of the {len(terms)} terms, not {list(weights.shape)}.")
     made = [term if isinstance(term, TokenTerm) else TokenTerm(term) for term in terms]
-    sweep = Sweep.of(student, teacher, labels, mask, made, block)
+    sweep = Sweep.of(student, teacher, labels, mask, made, memory)
     with ordinary_autograd("walk()"):
         return _Walk.apply(sweep, *leaves(student), weights, *sweep.parameters)
 

@@ -20,24 +20,26 @@ from limbeck.functional.response import cross_entropy
 from limbeck.functional.selection import entropy
 from limbeck.signals.blocks import TokenTerm
 from limbeck.signals.lazy import Lazy
-from limbeck.signals.sweep import Sweep, leaves, ordinary_autograd, refuse_second_order, scaled, unit_of
+from limbeck.signals.sides import leaves
+from limbeck.signals.sweep import Sweep, ordinary_autograd, refuse_second_order, scaled, unit_of
 
 
 def token_values(student: Lazy | Tensor, teacher: Lazy | Tensor | None, labels: Tensor | None, mask: Tensor | None,
-                 term: TokenTerm | Callable[..., Tensor], *, block: int = 128) -> Tensor:  # fmt: skip
+                 term: TokenTerm | Callable[..., Tensor], *, memory: int | None = None) -> Tensor:  # fmt: skip
     """The values [...] of a token divergence, with a gradient for each, without ever holding a second [..., vocabulary].
 
     student [..., vocabulary], lazy or whole; teacher: None, or the same leading axes and its own vocabulary (compared on
     the shared part), never with a gradient; labels [...] int64 (-100: none); mask [...]: 0 drops a token, whose value and
     gradient are 0 and which is not even projected; another number multiplies its value. `term` is a `TokenTerm`, a
-    declared formula, or a plain function `f(student [block, V], teacher [block, V] | None, labels [block] | None) ->
-    values [block]`; items without a label have the value 0 under a formula that leaves them out.
+    declared formula, or a plain function `f(student [rows, V], teacher [rows, V] | None, labels [rows] | None) ->
+    values [rows]`; items without a label have the value 0 under a formula that leaves them out.
 
     In float32 at least. Backward reaches hidden states, matrix, bias (or whole logits) and what is trained in the term; it
-    projects once more, so that this costs half as much again as `walk`, which is for sums. Raises SignalError as `walk` does.
+    projects once more, so that this costs half as much again as `walk`, which is for sums. `memory` as in `walk`. Raises
+    SignalError as `walk` does.
     """
     made = term if isinstance(term, TokenTerm) else TokenTerm(term)
-    sweep = Sweep.of(student, teacher, labels, mask, [made], block)
+    sweep = Sweep.of(student, teacher, labels, mask, [made], memory)
     with ordinary_autograd("token_values()"):
         return _TokenValues.apply(sweep, *leaves(student), *sweep.parameters)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,14 +13,16 @@ from torch import Tensor
 from limbeck.errors import SignalError
 from limbeck.functional.core import UNLABELLED
 from limbeck.signals.blocks import Block, TokenTerm
+from limbeck.signals.sides import leaves, side_of
 
 if TYPE_CHECKING:
     from limbeck.signals.lazy import Lazy
 
 
-def leaves(student: Lazy | Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """What logits are made of: hidden states, matrix and bias; whole ones stand in the place of hidden states."""
-    return (student, None, None) if isinstance(student, Tensor) else (student.hidden, student.weight, student.bias)
+# bytes of a row's part of a core's cache: passes over a few such buffers then stay within it
+CACHE = 1 << 19
+# bytes of logits that a sweep holds at once, if the matrix is not larger (that much is held for its gradient anyway)
+MEMORY = 1 << 27
 
 
 @dataclass
@@ -35,6 +37,7 @@ class Sweep:
     teacher: Lazy | Tensor | None
     labels: Tensor | None
     terms: list[TokenTerm]
+    size: int
     block: int
     rows: Tensor
     counts: Tensor
@@ -43,10 +46,8 @@ class Sweep:
 
     @classmethod
     def of(cls, student: Lazy | Tensor, teacher: Lazy | Tensor | None, labels: Tensor | None, mask: Tensor | None,
-           terms: list[TokenTerm], block: int) -> Sweep:  # fmt: skip
+           terms: list[TokenTerm], memory: int | None) -> Sweep:  # fmt: skip
         """Check what is given, cut both sides to the shared vocabulary, and find the tokens that count."""
-        if block < 1:
-            raise SignalError(f"block={block}: expected 1 row or more; 64 to 256 are fast.")
         lead = list(student.shape[:-1])
         for name, shape in (("teacher's logits", None if teacher is None else teacher.shape[:-1]),
                             ("labels", None if labels is None else labels.shape),
@@ -58,8 +59,8 @@ class Sweep:
         size = student.shape[-1] if teacher is None else min(student.shape[-1], teacher.shape[-1])
         exact = torch.float64 if student.dtype == torch.float64 else torch.float32
         rows, counts = _rows(student, labels, mask, terms, size)
-        return cls(_cut(student, size), None if teacher is None else _cut(teacher, size), labels, terms, block, rows,
-                   counts.to(exact), exact, torch.is_grad_enabled())  # fmt: skip
+        block = _block(student, teacher, size, exact, memory)
+        return cls(student, teacher, labels, terms, size, block, rows, counts.to(exact), exact, torch.is_grad_enabled())
 
     @property
     def parameters(self) -> list[Tensor]:
@@ -86,76 +87,53 @@ class Sweep:
         d_hidden, d_weight, d_bias, *d_parameters = gradients
         slopes = {id(p): d for p, d in zip(self.parameters, d_parameters) if d is not None}
         at_logits = any(d is not None for d in (d_hidden, d_weight, d_bias))
-        size = self.student.shape[-1]
-        block = Block(min(self.block, len(self.rows)), size, self.exact, self.rows.device)
-        student, teacher = (
-            Side("student", self.student),
-            None if self.teacher is None else Side("teacher", self.teacher),
-        )
+        rows = min(self.block, len(self.rows))
+        few = _few(self.size, self.exact, rows, self.rows.device)
+        student = side_of(self.student, self.size, rows, few, self.exact)
+        teacher = None if self.teacher is None else side_of(self.teacher, self.size, rows, few, self.exact)
         forms = [term.closed() if at_logits else None for term in self.terms]
-        values = torch.empty_like(coefficients)
-        for start in range(0, len(self.rows), self.block):
-            part = slice(start, start + self.block)
-            place = torch.unravel_index(self.rows[part], self.student.shape[:-1])
-            block.start(len(place[0]), None if self.labels is None else self.labels[place])
-            student.read(block, place)
+        overwrite = all(form is not None for form in forms) and not student.keeps
+        block = Block(few, self.size, self.exact, self.rows.device, overwrite)
+        found: list[list[Tensor]] = [[] for _ in self.terms]
+        for rows_, factors in zip(self.rows.split(self.block), coefficients.split(self.block, 1)):
+            place = torch.unravel_index(rows_, self.student.shape[:-1])
+            labels = None if self.labels is None else self.labels[place].split(few)
+            student.load(place)
             if teacher is not None:
-                teacher.read(block, place)
-            for number, (term, form) in enumerate(zip(self.terms, forms)):
-                coefficient = coefficients[number, part]
-                if form is not None:
-                    values[number, part] = form(block, coefficient)
-                    continue
-                check = start == 0 and self.graph
-                values[number, part] = _by_autograd(
-                    term, block, teacher is not None, coefficient, at_logits, slopes, check
-                )
-            student.add(block, place, d_hidden, d_weight, d_bias)
-        return values
+                teacher.load(place)
+            for number, factor in enumerate(factors.split(few, 1)):
+                theirs = None if teacher is None else teacher.read(number)
+                block.start(student.read(number), theirs, None if labels is None else labels[number])
+                for term, form, coefficient, values in zip(self.terms, forms, factor, found):
+                    if form is not None:
+                        values.append(form(block, coefficient))
+                    else:
+                        check = self.graph and not values
+                        values.append(_by_autograd(term, block, coefficient, at_logits, slopes, check))
+                if at_logits:
+                    student.put(number, block.finish(), d_hidden)
+            if at_logits:
+                student.add(d_hidden, d_weight, d_bias)
+        return torch.stack([torch.cat(values).to(self.exact) for values in found]) if rows else coefficients
 
 
-class Side:
-    """The logits of one side, read into a block's buffer; and the way back of their gradient."""
-
-    def __init__(self, name: str, logits: Lazy | Tensor):
-        self.name, self.logits = name, logits
-        self.operands = None if isinstance(logits, Tensor) else logits.operands()
-
-    def read(self, block: Block, place: tuple[Tensor, ...]) -> None:
-        """Put the logits of these tokens into the block."""
-        if isinstance(self.logits, Tensor):
-            block.buffer(self.name).copy_(self.logits[place])
-            return
-        assert self.operands is not None
-        self.hidden = self.logits.hidden[place].to(self.logits.dtype)
-        block.project(self.name, self.hidden, *self.operands, self.logits.post)
-
-    def add(self, block: Block, place: tuple[Tensor, ...], d_hidden: Tensor | None, d_weight: Tensor | None,
-            d_bias: Tensor | None) -> None:  # fmt: skip
-        """Add the gradient that the block holds to those of hidden states (or whole logits), matrix and bias."""
-        gradient = block.finish()
-        if gradient is None:
-            return
-        size = gradient.shape[-1]
-        if isinstance(self.logits, Tensor):
-            if d_hidden is not None:
-                d_hidden[..., :size][place] = gradient
-            return
-        assert self.operands is not None
-        self.logits.post.chain_(gradient, block.logits)
-        weight = self.operands[0]
-        if d_hidden is not None:
-            low = gradient if weight.dtype == gradient.dtype else block.low(weight.dtype).copy_(gradient)
-            d_hidden[place] = (low @ weight).to(d_hidden.dtype)
-        if d_weight is not None:
-            d_weight[:size].addmm_(gradient.t(), self.hidden.to(gradient.dtype))
-        if d_bias is not None:
-            d_bias[:size] += gradient.sum(0)
+def _block(
+    student: Lazy | Tensor, teacher: Lazy | Tensor | None, size: int, exact: torch.dtype, memory: int | None
+) -> int:
+    """How many rows of logits [rows, size] of both sides go into the memory; one at least."""
+    if memory is None:
+        weight = leaves(student)[1]
+        memory = max(MEMORY, 0 if weight is None else weight.numel() * exact.itemsize)
+    if memory < 1:
+        raise SignalError(f"memory={memory}: expected the bytes that a block of logits may take; 128 MiB are fast.")
+    return max(1, memory // ((1 if teacher is None else 2) * size * exact.itemsize))
 
 
-def _cut(logits: Lazy | Tensor, size: int) -> Lazy | Tensor:
-    logits = logits.detach()
-    return logits[..., :size] if isinstance(logits, Tensor) else replace(logits, size=size)
+def _few(size: int, exact: torch.dtype, rows: int, device: torch.device) -> int:
+    """How many rows are compared at once: on a CPU, as many for each thread as go into its cache."""
+    if device.type != "cpu":
+        return rows
+    return max(1, min(rows, torch.get_num_threads() * max(1, CACHE // (size * exact.itemsize))))
 
 
 def _rows(student: Lazy | Tensor, labels: Tensor | None, mask: Tensor | None, terms: Sequence[TokenTerm],
@@ -174,12 +152,12 @@ def _rows(student: Lazy | Tensor, labels: Tensor | None, mask: Tensor | None, te
     return rows, mask.detach()[rows]
 
 
-def _by_autograd(term: TokenTerm, block: Block, taught: bool, coefficient: Tensor, at_logits: bool,
-                 slopes: dict[int, Tensor], check: bool) -> Tensor:  # fmt: skip
+def _by_autograd(term: TokenTerm, block: Block, coefficient: Tensor, at_logits: bool, slopes: dict[int, Tensor],
+                 check: bool) -> Tensor:  # fmt: skip
     """The values of a term; adds their gradient at the block's logits to the block, those of parameters to `slopes`."""
     with torch.set_grad_enabled(at_logits or bool(slopes) or check):
         leaf = block.logits.detach().requires_grad_(at_logits)
-        values = term(leaf, block.teacher_logits if taught else None, block.labels)
+        values = term(leaf, block.teacher_logits, block.labels)
         targets = [*([leaf] if at_logits else []), *(p for p in term.parameters if id(p) in slopes)]
         if values.requires_grad and check:
             term.check_parameters(values, leaf)
