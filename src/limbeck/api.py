@@ -56,12 +56,18 @@ class Prepared:
     lora: Lora | None = None
     monitor: Monitor | None = None
 
+    @property
+    def checker(self) -> Any:
+        """Which answers are right, where the user does not say: as the recipe has it, or by what stands last."""
+        known = self.bound.recipe.parameters.get("checker")
+        return self.bound.arguments.get("checker", "final" if known is None else known.default)
+
 
 def distill(recipe: Any = None, *, teacher: Any = None, student: Any = None, data: Any, out: str | Path | None = None,
             task: str | Task | None = None, seeds: int = 1, baseline: str | None = None, resume: bool = False,
             overwrite: bool = False, dry_run: bool = False, export: str | Sequence[str] = (), track: str | None = None,
             progress: bool | None = None, measure: bool = True, lora: Any = None, teacher_precision: str | None = None,
-            generate: int | None = None, checker: Any = "final", monitor: bool | None = None, oracle: Any = None,
+            generate: int | None = None, checker: Any = None, monitor: bool | None = None, oracle: Any = None,
             **options: Any) -> Run | Record:  # fmt: skip
     """Train a small student from a teacher and data, measure both, and write a report.
 
@@ -74,10 +80,11 @@ def distill(recipe: Any = None, *, teacher: Any = None, student: Any = None, dat
     time). `lora`: a rank, or options (see `limbeck.students.adapters.Lora`), to train adapters of a pretrained student and
     leave its weights as they are. `teacher_precision`: hold the weights of a Transformers teacher in "bf16", "fp16" or
     "fp32", not as they were saved. `generate`: how many prompts of the data teacher and student answer for the report,
-    greedily (64 where there are prompts and `measure` is on; 0: none); `checker` says which answers are right: "final" (what
-    stands last), "number", "exact", or a function (prompt, answer, reference) -> float. `monitor`: whether to watch for
-    teacher hacking on the valid part (by default for language models); `oracle`: a better model than the teacher, which
-    the monitor takes for the truth. `dry_run`: say what would be done (shapes, parameters, time, memory) and train nothing.
+    greedily (64 where there are prompts and `measure` is on; 0: none); `checker` says which answers are right, for the
+    report and for a recipe that asks: "final" (what stands last; the default where the recipe has no other), "number",
+    "exact", or a function (prompt, answer, reference) -> float. `monitor`: whether to watch for teacher hacking on the valid
+    part (by default for language models); `oracle`: a better model than the teacher, which the monitor takes for the truth.
+    `dry_run`: say what would be done (shapes, parameters, time, memory) and train nothing.
     All other options are settings of the training (epochs=, batch_size=, learning_rate=, ...; see `Settings`) or
     arguments of the recipe.
 
@@ -89,17 +96,20 @@ def distill(recipe: Any = None, *, teacher: Any = None, student: Any = None, dat
     if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
         raise ArgumentError(f"seeds={seeds!r}: expected a whole number of 1 or more.")
     exports = check_exports([export] if isinstance(export, str) else export, out)
+    if checker is not None and recipe is not None and "checker" in as_bound(recipe).recipe.parameters:
+        options["checker"] = checker
     prepared = prepare(recipe, teacher=teacher, student=student, data=data, task=task, lora=lora, monitor=monitor,
                        oracle=oracle, teacher_precision=teacher_precision, **options)  # fmt: skip
     job = prepared.job
     count = generate if measure or generate is not None else 0
-    writing = _writing(job, count, checker)
+    writing = _writing(job, count, checker if checker is not None else prepared.checker)
     asked = {"seeds": seeds, "baseline": baseline, "generate": generate}
-    asked |= {"checker": name_of(checker)} if writing is not None and checker != "final" else {}
+    asked |= {"checker": name_of(checker)} if checker is not None else {}
     config = {**prepared.config, **{key: value for key, value in asked.items() if value not in (None, 1)}}
     if dry_run:
         from limbeck.training.rehearsal import rehearse
 
+        job.rehearsal = True
         found = rehearse(prepared.bound(job), job, times=seeds * (2 if baseline else 1))
         models = seeds * (2 if baseline else 1) + (job.teacher is not None)
         return found if writing is None else {**found, "generation": writing.describe(models)}

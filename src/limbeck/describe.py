@@ -51,7 +51,9 @@ def describe_recipe(recipe: Recipe, arguments: dict[str, Any] | None = None) -> 
     from limbeck.recipes.toy import toy_job
     from limbeck.training.stage import Stage
 
-    plan = recipe(toy_job(recipe), **check_arguments(recipe, arguments or {}))
+    job = toy_job(recipe)
+    job.rehearsal = True
+    plan = recipe(job, **check_arguments(recipe, arguments or {}))
     first = plan if isinstance(plan, Stage) else next(iter(plan))
     rows = {
         name: {"type": getattr(p.annotation, "__name__", str(p.annotation)), "default": p.default}

@@ -19,6 +19,7 @@ from limbeck.teachers.base import ModuleTeacher
 from limbeck.training.execute import Runner
 from limbeck.training.folder import RunFolder
 from limbeck.training.job import Job
+from limbeck.training.shelf import Shelf
 
 if TYPE_CHECKING:
     from limbeck.api import Prepared
@@ -55,11 +56,12 @@ class Trial:
 
     def _job(self, number: int) -> Job:
         seed = self.job.settings.seed
+        shelf = Shelf(self.folder, "." if number == 0 else f"seeds/{number}") if self.folder else None
         if number == 0:
-            return replace(self.job, stages_made=0)
+            return replace(self.job, stages_made=0, shelf=shelf)
         student = self.prepared.make_student(derive(seed, "student", number) % 2**31)
         settings = self.job.settings.with_(seed=derive(seed, "seed", number) % 2**31)
-        return replace(self.job, student=student, settings=settings, stages_made=0)
+        return replace(self.job, student=student, settings=settings, stages_made=0, shelf=shelf)
 
     def train(self, seeds: int) -> tuple[list[nn.Module], list[Any], Record]:
         """The students of all seeds; the first one's results and curves."""

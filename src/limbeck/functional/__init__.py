@@ -75,6 +75,7 @@ from limbeck.functional.selection import (
     opening,
     topk_plackett_luce,
 )
+from limbeck.functional.sentences import sentence_kinds, sentence_probabilities, teacher_share
 from limbeck.functional.subset import (
     clipped_forward_kl,
     kept_classes,

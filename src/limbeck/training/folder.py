@@ -30,6 +30,7 @@ class RunFolder:
         "config.yaml": "what was asked for", "run.json": "how far it came", "data.json": "the data and how they were split",
         "metrics.jsonl": "losses and scores", "student/": "the student", "report.json": "all that was measured",
         "report.html": "the report", "table.json": "the table", "stages/": "checkpoints and finished stages",
+        "generated/": "what models wrote for the recipe",
     }  # fmt: skip
 
     def __init__(self, path: str | Path):

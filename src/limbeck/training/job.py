@@ -21,6 +21,7 @@ from limbeck.teachers.base import ModuleTeacher, Teacher, as_teacher
 from limbeck.teachers.live import Derived
 from limbeck.training.learner import Learner, View
 from limbeck.training.settings import Settings, setting_names
+from limbeck.training.shelf import Shelf
 from limbeck.training.sources import Source
 from limbeck.training.stage import Evaluation, Stage
 from limbeck.training.token_sources import source_of
@@ -40,7 +41,11 @@ def reset(module: nn.Module, seed: int) -> nn.Module:
 
 @dataclass
 class Job:
-    """What the user gave. Recipes call `stage`, `learner`, `fresh_student`, and read the fields."""
+    """What the user gave. Recipes call `stage`, `learner`, `fresh_student`, and read the fields.
+
+    `shelf`: where what models write is kept in the run's folder. `rehearsal`: a dry run, in which a recipe does nothing dear
+    before its first stage.
+    """
 
     task: Task
     data: Data
@@ -51,6 +56,8 @@ class Job:
     evaluation: Evaluation | None = None
     stages_made: int = 0
     warnings: list[str] = field(default_factory=list)  # what a recipe has to say to the reader of the report
+    shelf: Shelf | None = None
+    rehearsal: bool = False
 
     # parts of a plan
     def stage(self, objective: Objective, *, name: str = "train", student: nn.Module | None = None,

@@ -106,6 +106,13 @@ class Settings:
             changes = {**dict.fromkeys(("epochs", "steps", "samples", "tokens")), **changes}
         return replace(self, **changes)
 
+    def portion(self, share: float) -> dict[str, Any]:
+        """The length of a stage that takes a share of this one, as changes for `with_`; epochs stay, of its own samples."""
+        if not 0 < share <= 1:
+            raise ArgumentError(f"share={share!r}: expected a part of the length, above 0 and at most 1.")
+        given = {name: getattr(self, name) for name in ("steps", "samples", "tokens")}
+        return {name: max(1, round(share * value)) for name, value in given.items() if value is not None}
+
     def rate(self, progress: float) -> float:
         """The factor of the learning rate at a progress from 0 to 1."""
         if self.warmup and progress < self.warmup:
