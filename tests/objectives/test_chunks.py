@@ -135,7 +135,7 @@ def test_micro_batches_add_up_to_the_batch(name):
 
 
 def test_misfits_are_named_before_training():
-    with pytest.raises(ArgumentError, match=r"measure='binary_k'. Did you mean 'binary_kl'"):
+    with pytest.raises(ArgumentError, match=r"divergence='binary_k'. Did you mean 'binary_kl'"):
         o.chunk_likelihoods("binary_k")
     with pytest.raises(ArgumentError, match=r"ends='spaces'. Did you mean 'space'"):
         o.chunk_likelihoods(ends="spaces")

@@ -19,7 +19,7 @@ from limbeck.signals.lazy import Lazy
 from limbeck.signals.scores import label_log_probabilities
 from limbeck.signals.step import Ref, Step
 
-MEASURES = {
+DIVERGENCES = {
     "binary_kl": f.binary_kl, "binary_cross_entropy": f.binary_cross_entropy, "binary_reverse_kl": f.binary_reverse_kl,
     "rate_kl": f.rate_kl, "likelihood_gap": f.likelihood_gap,
 }  # fmt: skip
@@ -28,23 +28,23 @@ SPANS = {"bytes": "chunk", "space": "word"}
 STUDENT, TEACHER = Ref("self", "logits"), Ref("teacher", "logits")
 
 
-def chunk_likelihoods(measure: str = "binary_kl", *, temperature: float = 100.0, epsilon: float = f.EPSILON,
+def chunk_likelihoods(divergence: str = "binary_kl", *, temperature: float = 100.0, epsilon: float = f.EPSILON,
                       ends: str = "bytes", weigh: str = "chunks") -> ChunkLikelihoods:  # fmt: skip
     """How far the student's log-probabilities of chunks of text are from the teacher's. See `ChunkLikelihoods`."""
     for name, value, known in (
-        ("measure", measure, MEASURES),
+        ("divergence", divergence, DIVERGENCES),
         ("ends", ends, SPANS),
         ("weigh", weigh, ("chunks", "tokens")),
     ):
         if value not in known:
             raise ArgumentError(f"chunk_likelihoods: {name}={value!r}.{nearest(value, known)}")
-    return ChunkLikelihoods(measure, temperature, epsilon, ends, weigh)
+    return ChunkLikelihoods(divergence, temperature, epsilon, ends, weigh)
 
 
 class ChunkLikelihoods(Term):
-    """A measure of two log-probabilities of every chunk of text, values [batch, chunks].
+    """A divergence of two log-probabilities of every chunk of text, values [batch, chunks].
 
-    A chunk's log-probability is the sum of those of its tokens. `measure`: "binary_kl" (of `limbeck.functional`, as all of
+    A chunk's log-probability is the sum of those of its tokens. `divergence`: "binary_kl" (of `limbeck.functional`, as all of
     these), "binary_cross_entropy", "binary_reverse_kl", all three at `temperature`; "rate_kl", the limit of a high
     temperature; "likelihood_gap". `ends`: chunks are the smallest that end at the same byte on both sides ("bytes"), or
     at the same white space ("space"). A chunk with a token that a side does not predict (the first of a text, a prompt) is
@@ -53,19 +53,19 @@ class ChunkLikelihoods(Term):
     With one tokenizer every token is a chunk. Source: ALM (Minixhofer et al., 2025).
     """
 
-    def __init__(self, measure: str, temperature: float, epsilon: float, ends: str, weigh: str):
+    def __init__(self, divergence: str, temperature: float, epsilon: float, ends: str, weigh: str):
         super().__init__("chunk_likelihoods")
-        self.options: dict[str, Any] = {"epsilon": epsilon} if measure != "likelihood_gap" else {}
-        if measure in TEMPERED:
+        self.options: dict[str, Any] = {"epsilon": epsilon} if divergence != "likelihood_gap" else {}
+        if divergence in TEMPERED:
             self.options["temperature"] = temperature
-        self.measure, self.ends, self.weigh, self.labelled = measure, ends, weigh, True
+        self.divergence, self.ends, self.weigh, self.labelled = divergence, ends, weigh, True
 
     def needs(self) -> list[Ref]:
         return [STUDENT, TEACHER]
 
     def values(self, step: Step) -> Tensor:
         student, teacher = self.likelihoods(step)
-        return MEASURES[self.measure](student, teacher, **self.options, reduction="none")
+        return DIVERGENCES[self.divergence](student, teacher, **self.options, reduction="none")
 
     def likelihoods(self, step: Step) -> tuple[Tensor, Tensor]:
         """Log-probabilities [batch, chunks] of the student and of the teacher, who gets no gradient."""
@@ -94,7 +94,7 @@ class ChunkLikelihoods(Term):
         options = {**self.options, "ends": self.ends, "weigh": self.weigh}
         usual = {"epsilon": f.EPSILON, "ends": "bytes", "weigh": "chunks"}
         shown = [f"{key}={value!r}" for key, value in options.items() if usual.get(key) != value]
-        return f"chunk_likelihoods({', '.join([repr(self.measure), *shown])})"
+        return f"chunk_likelihoods({', '.join([repr(self.divergence), *shown])})"
 
 
 def sorted_l1_by_index(*, student_temperature: float = 1.0, teacher_temperature: float = 1.0,

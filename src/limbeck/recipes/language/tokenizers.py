@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @recipe(paper="Cross-Tokenizer Distillation via Approximate Likelihood Matching", year=2025, field="language",
         needs=("logits", "labels"), tasks=("causal_lm",))  # fmt: skip
-def alm(job: Job, temperature: float = 100.0, measure: str = "binary_kl", ends: str = "bytes", weigh: str = "chunks",
+def alm(job: Job, temperature: float = 100.0, divergence: str = "binary_kl", ends: str = "bytes", weigh: str = "chunks",
         ce: float = 0.0) -> Stage:  # fmt: skip
     """Give every chunk of text that both tokenizers cut out the likelihood that the teacher gives it.
 
@@ -22,7 +22,7 @@ def alm(job: Job, temperature: float = 100.0, measure: str = "binary_kl", ends: 
 
     Chunks are the smallest spans of a text that end at the same byte on both sides; a chunk's log-probability is the sum
     of those of its tokens. Student and teacher are compared as two coins, of log-probabilities divided by `temperature`:
-    `measure` "binary_kl", "binary_reverse_kl", "rate_kl" (the limit of high temperatures) or "likelihood_gap", the mean
+    `divergence` "binary_kl", "binary_reverse_kl", "rate_kl" (the limit of high temperatures) or "likelihood_gap", the mean
     over all chunks, or (weigh="tokens") over the teacher's tokens. `ends="space"` takes chunks that end before white
     space. `ce` adds that much cross-entropy with the text. With the teacher's own tokenizer every token is a chunk, which
     says less than all of its distribution: lm_kd is better there.
@@ -37,7 +37,7 @@ def alm(job: Job, temperature: float = 100.0, measure: str = "binary_kl", ends: 
         job.warn(
             "Student and teacher have one tokenizer, with which lm_kd compares whole distributions; alm, only chunks."
         )
-    likelihoods = o.chunk_likelihoods(measure, temperature=temperature, ends=ends, weigh=weigh)
+    likelihoods = o.chunk_likelihoods(divergence, temperature=temperature, ends=ends, weigh=weigh)
     return job.stage(likelihoods if ce == 0 else likelihoods + ce * o.cross_entropy())
 
 
