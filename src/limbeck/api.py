@@ -25,23 +25,18 @@ from limbeck.errors import (
     nearest,
 )
 from limbeck.evaluation.monitor import Monitor, make_monitor
+from limbeck.given import DATA_OPTIONS, load_given
 from limbeck.recipes.registry import Bound, as_bound
 from limbeck.run import Record, Run, check_exports, load_record
 from limbeck.signals.step import derive
 from limbeck.students.adapters import Lora, as_lora, merged
 from limbeck.students.precision import in_half
-from limbeck.tasks import Task, resolve
+from limbeck.tasks import Task
 from limbeck.teachers.base import as_teacher
 from limbeck.training.folder import RunFolder, main_process
 from limbeck.training.job import Job
 from limbeck.training.settings import Settings, setting_names
 from limbeck.trial import Trial, scored_part
-
-DATA_OPTIONS = (
-    "label", "text", "features", "target", "labelled", "valid", "test", "unlabelled", "augment", "image_size",
-    # of texts for language models
-    "tokenizer", "length", "long", "pack", "prompt", "response", "messages", "template", "stream", "buffer", "domain",
-)  # fmt: skip
 
 
 @dataclass
@@ -153,23 +148,16 @@ def prepare(recipe: Any = None, *, teacher: Any = None, student: Any = None, dat
             teacher_precision: str | None = None, monitor: bool | None = None, oracle: Any = None,
             **options: Any) -> Prepared:  # fmt: skip
     """Load and check everything that `distill` needs; raises before anything is trained."""
-    from limbeck.data import load_data
     from limbeck.students.maker import student_maker
-    from limbeck.teachers.load import load_model
 
     bound, settings, data_options = _sort(recipe, task, options)
     adapters = as_lora(lora)
     seed = settings.get("seed", 0)
-    the_task = _task_before_data(task, bound, teacher, student)
-    model = None
-    if the_task is not None and the_task.tokenized:
-        model = (
-            None if teacher is None else load_model(teacher, task=the_task, role="teacher", precision=teacher_precision)
-        )
-        given = the_task.load(data, [student, model], seed=seed, **data_options)
-    else:
-        given = load_data(data, seed=seed, **data_options)
-        the_task = the_task or resolve(None, given)
+    found = load_given(
+        data, teacher, student=student, task=task, tasks=() if bound is None else bound.recipe.tasks, seed=seed,
+        precision=teacher_precision, **data_options,
+    )  # fmt: skip
+    the_task, given, model = found.task, found.data, found.model
     if bound is None:
         bound = as_bound(the_task.default_recipe, _rest(options))
     if the_task.name not in bound.recipe.tasks:
@@ -177,8 +165,6 @@ def prepare(recipe: Any = None, *, teacher: Any = None, student: Any = None, dat
             f"The recipe {bound.recipe.name!r} is for {', '.join(bound.recipe.tasks)}, and this task is {the_task.name}."
             " `limbeck recipes` shows which recipe fits what you have."
         )
-    if model is None and teacher is not None:
-        model = load_model(teacher, data=given, task=the_task, role="teacher", precision=teacher_precision)
     the_teacher = None if model is None else as_teacher(model)
     module = model if isinstance(model, nn.Module) else None
     if module is not None and module is student:
@@ -204,6 +190,8 @@ def prepare(recipe: Any = None, *, teacher: Any = None, student: Any = None, dat
         **{name: name_of(value) for name, value in (("monitor", monitor), ("oracle", oracle)) if value is not None},
     }  # fmt: skip
     if oracle is not None:
+        from limbeck.teachers.load import load_model
+
         oracle = load_model(oracle, data=given, task=the_task, role="teacher")
     watch = make_monitor(job, monitor, oracle)
     warnings = list(given.about.get("warnings", []))
@@ -242,20 +230,6 @@ def _sort(recipe: Any, task: Any, options: Mapping[str, Any]) -> tuple[Bound | N
                 f"Neither the recipe {bound.recipe.name!r} nor distill knows {key!r}.{nearest(key, known)}"
             )
     return as_bound(bound, rest), settings, data_options
-
-
-def _task_before_data(task: Any, bound: Bound | None, teacher: Any, student: Any) -> Task | None:
-    """The task, where the user, the recipe or a model says it; None where the data decide."""
-    from limbeck.teachers.load import is_causal
-
-    if task is not None:
-        return resolve(task)
-    if bound is not None and len(bound.recipe.tasks) == 1:
-        name = bound.recipe.tasks[0]
-        return None if name == "classification" else resolve(name)
-    if is_causal(teacher) or is_causal(student) or str(student).startswith("decoder"):
-        return resolve("causal_lm")
-    return None
 
 
 def _rest(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -80,10 +80,12 @@ def call(function: Any, given: dict[str, Any], **fixed: Any) -> Any:
     import inspect
 
     from limbeck.errors import nearest
+    from limbeck.given import DATA_OPTIONS
 
-    known = {
-        name for name, p in inspect.signature(function).parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY
-    } - set(fixed)
+    parameters = inspect.signature(function).parameters
+    known = {name for name, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY} - set(fixed)
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+        known |= set(DATA_OPTIONS)
     for name in given:
         if name not in known:
             raise ArgumentError(f"There is no argument {name!r} here.{nearest(name, known)}")
@@ -209,7 +211,8 @@ def store(words: Words = None, json_: Json = False) -> None:
 
     **limbeck store teacher=... data=... out=stores/x**
 
-    - which signals: taps=[logits,layer3] top_k=64 (of logits) dtype=float16 views=all (of augmented images) parts=[train]
+    - which signals: taps=[logits,layer3] views=all (of augmented images) parts=[train]
+    - of logits: top_k=64 or top_mass=0.98 (the k that keeps it); dtype=float16, or uint8 for the values of top-k logits
     - about the data: the options of `limbeck distill`
     - the same command goes on after an interruption; overwrite=true replaces another store in out=
 

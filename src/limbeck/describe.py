@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import nn
 
-from limbeck.api import DATA_OPTIONS
 from limbeck.errors import ArgumentError, RunError, nearest
+from limbeck.given import DATA_OPTIONS, check_data_options, load_given
 from limbeck.recipes.registry import Recipe, find
 from limbeck.run import Record, Run, load_record
 
@@ -122,78 +122,63 @@ def describe_data(given: dict[str, Any]) -> Description:
     from limbeck.data import load_data
 
     options = dict(given)
-    data = load_data(options.pop("data"), seed=options.pop("seed", 0), **_data_options(options))
+    source, seed = options.pop("data"), options.pop("seed", 0)
+    check_data_options(options)
+    data = load_data(source, seed=seed, **options)
     from limbeck.evaluation.record import describe_data as describe
 
     plain = describe(data, next(name for name in ("test", "valid", "train") if name in data.parts))
     return Description(plain, [f"{key}: {value}" for key, value in plain.items()])
 
 
-def _data_options(options: dict[str, Any]) -> dict[str, Any]:
-    for key in options:
-        if key not in DATA_OPTIONS:
-            raise ArgumentError(f"There is no option {key!r} of the data.{nearest(key, [*DATA_OPTIONS, 'seed'])}")
-    return options
-
-
 def store_teacher(*, teacher: Any, data: Any, out: str | Path, taps: Sequence[str] | str = ("logits",),
-                  top_k: int | None = None, dtype: str = "float16", parts: Sequence[str] | str = ("train",),
-                  views: Any = "none", seed: int = 0, task: str | None = None, label: str | None = None,
-                  text: str | None = None, features: Any = None, target: str | None = None, labelled: Any = None,
-                  valid: Any = 0.1, test: Any = 0.2, unlabelled: Any = None, augment: Any = None,
-                  image_size: int | None = None, overwrite: bool = False) -> Record:  # fmt: skip
+                  top_k: int | None = None, top_mass: float | None = None, dtype: str = "float16",
+                  parts: Sequence[str] | str = ("train",), views: Any = "none", seed: int = 0, task: str | None = None,
+                  overwrite: bool = False, **options: Any) -> Record:  # fmt: skip
     """Run a teacher once over data and keep its signals in `out`, a store there replaced by `overwrite` alone.
 
-    See `limbeck.signals.store.store_signals`. On a terminal a bar shows the rows and the time left.
+    See `limbeck.signals.store.store_signals`; `options` are those of the data. On a terminal a bar shows rows and time left.
     """
-    from limbeck.data import load_data
     from limbeck.evaluation.cost import bytes_on_disk
     from limbeck.signals.store import store_signals
-    from limbeck.tasks import resolve
     from limbeck.teachers.base import as_teacher
-    from limbeck.teachers.load import load_model
     from limbeck.training.progress import counting
 
-    options = {"label": label, "text": text, "features": features, "target": target, "labelled": labelled, "valid": valid,
-               "test": test, "unlabelled": unlabelled, "augment": augment, "image_size": image_size}  # fmt: skip
-    loaded = load_data(data, seed=seed, **options)
-    the_task = resolve(task, loaded)
-    model = as_teacher(load_model(teacher, data=loaded, task=the_task, role="teacher"))
+    given = load_given(data, teacher, task=task, seed=seed, **options)
     with counting("store") as progress:
         found = store_signals(
-            model, loaded, Path(out), task=the_task, taps=[taps] if isinstance(taps, str) else list(taps), top_k=top_k,
-            dtype=dtype, parts=[parts] if isinstance(parts, str) else list(parts), views=views, resume=not overwrite,
-            progress=progress,
+            as_teacher(given.model), given.data, Path(out), task=given.task, top_k=top_k, top_mass=top_mass, dtype=dtype,
+            taps=[taps] if isinstance(taps, str) else list(taps), parts=[parts] if isinstance(parts, str) else list(parts),
+            views=views, resume=not overwrite, progress=progress,
         )  # fmt: skip
-    return {"out": str(out), "rows": found.rows, "bytes": bytes_on_disk(out), "taps": list(found.taps)}
+    return {"out": str(out), "rows": found.rows, "bytes": bytes_on_disk(out), "taps": list(found.taps),
+            **({"compression": found.manifest.lost} if found.manifest.lost else {})}  # fmt: skip
 
 
 def evaluate_model(*, model: Any, data: Any = None, teacher: Any = None, part: str = "test", task: str | None = None,
-                   seed: int = 0, label: str | None = None, text: str | None = None, features: Any = None,
-                   target: str | None = None, valid: Any = 0.1, test: Any = 0.2,
-                   image_size: int | None = None) -> Record:  # fmt: skip
-    """Measure a model, and a teacher beside it. A run folder brings its own data when none are given."""
-    from limbeck.data import load_data
+                   seed: int = 0, **options: Any) -> Record:  # fmt: skip
+    """Measure a model, and a teacher beside it. A run folder brings its own data when none are given.
+
+    `options` are those of the data.
+    """
     from limbeck.evaluation.record import describe_data, model_record
     from limbeck.machine import describe
-    from limbeck.tasks import resolve
     from limbeck.teachers.base import as_teacher
     from limbeck.teachers.load import load_model
     from limbeck.training.job import Job
 
-    options: dict[str, Any] = {"label": label, "text": text, "features": features, "target": target, "valid": valid,
-                               "test": test, "image_size": image_size}  # fmt: skip
     if data is None:
         config = run_config(model)
         data, seed = config["data"], config.get("seed", 0)
-        options = {key: config[key] for key in DATA_OPTIONS if key in config}
-    loaded = load_data(data, seed=seed, **options)
-    the_task = resolve(task, loaded)
-    module = load_model(model, data=loaded, task=the_task, role="student")
-    other = None if teacher is None else load_model(teacher, data=loaded, task=the_task, role="teacher")
+        options = {**{key: config[key] for key in DATA_OPTIONS if key in config}, **options}
+    given = load_given(data, model, role="student", task=task, seed=seed, **options)
+    loaded, module = given.data, given.model
+    if part not in loaded.parts:
+        raise ArgumentError(f"There is no part {part!r} of {loaded.name!r}.{nearest(part, loaded.parts)}")
+    other = None if teacher is None else load_model(teacher, data=loaded, task=given.task, role="teacher")
     both = {"model": module, "teacher": other}
-    the_task.check(loaded, {role: each for role, each in both.items() if isinstance(each, nn.Module)})
-    job = Job(the_task, loaded, module if isinstance(module, nn.Module) else nn.Identity())
+    given.task.check(loaded, {role: each for role, each in both.items() if isinstance(each, nn.Module)})
+    job = Job(given.task, loaded, module if isinstance(module, nn.Module) else nn.Identity())
     models, theirs, confusion = [], None, None
     if other is not None:
         other = other if isinstance(other, nn.Module) else as_teacher(other)
@@ -202,7 +187,7 @@ def evaluate_model(*, model: Any, data: Any = None, teacher: Any = None, part: s
     record, _, confusion = model_record("student", "student", [module], job, part, theirs, True)
     models.append(record)
     return {"title": f"{model} on {loaded.name}", "models": models, "confusion": confusion, "machine": describe(),
-            "data": describe_data(loaded, part), "task": the_task.name}  # fmt: skip
+            "data": describe_data(loaded, part), "task": given.task.name}  # fmt: skip
 
 
 def run_config(path: str | Path) -> dict[str, Any]:
@@ -217,9 +202,7 @@ def run_config(path: str | Path) -> dict[str, Any]:
 
 def open_run(path: str | Path) -> Run:
     """A finished run from its folder, with its data and student loaded again."""
-    from limbeck.data import load_data
     from limbeck.students.save import load_module
-    from limbeck.tasks import resolve
     from limbeck.training.folder import RunFolder
 
     record, config = load_record(path), run_config(path)
@@ -227,9 +210,10 @@ def open_run(path: str | Path) -> Run:
         raise RunError(
             f"The run in {str(path)!r} was given data as a Python object; export it from Python: run.export(...)."
         )
-    data = load_data(config["data"], seed=config.get("seed", 0), **{k: config[k] for k in DATA_OPTIONS if k in config})
-    return Run(load_module(Path(path) / "student"), record, task=resolve(record["task"], data), data=data,
-               folder=RunFolder(path))  # fmt: skip
+    student = load_module(Path(path) / "student")
+    given = load_given(config["data"], student, role="student", task=record["task"], seed=config.get("seed", 0),
+                       **{key: config[key] for key in DATA_OPTIONS if key in config})  # fmt: skip
+    return Run(student, record, task=given.task, data=given.data, folder=RunFolder(path))
 
 
 def export_run(

@@ -10,7 +10,6 @@ from limbeck.data.generate import Sampling
 from limbeck.data.generate_models import find_ends, sampler_of
 from limbeck.data.language_parts import PairPart, TokenRows, prompts
 from limbeck.data.language_tokens import Document
-from limbeck.signals.step import derive
 
 
 def answered_pairs(part: PairPart, model: Any, task: Any, sampling: Sampling, *, seed: int = 0,
@@ -39,4 +38,6 @@ def answered_pairs(part: PairPart, model: Any, task: Any, sampling: Sampling, *,
 
 
 def _generator(seed: int, pair: int) -> torch.Generator:
+    from limbeck.signals.step import derive
+
     return torch.Generator().manual_seed(derive(seed, "answer", pair))

@@ -18,7 +18,6 @@ from limbeck.objectives.formula import Formula
 from limbeck.signals.blocks import TokenTerm
 from limbeck.signals.lazy import Lazy
 from limbeck.signals.step import Ref, Step
-from limbeck.students.declare import seeded
 
 BLOCK = 128  # pairs of tokens whose logits are there at once
 
@@ -36,7 +35,8 @@ class SubsetNetwork(nn.Module):
     def __init__(self, top: int, hidden: int, width: float, seed: int):
         super().__init__()
         self.top, self.width = top, width
-        with seeded(seed):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
             self.inner, self.levels = nn.Linear(2 * top, hidden), nn.Linear(hidden, 2)
         nn.init.zeros_(self.levels.weight)
         with torch.no_grad():  # at first the upper half of the classes, by their number, but for the last hundredth

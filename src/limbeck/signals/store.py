@@ -44,14 +44,17 @@ Verify = Literal["quick", "full", "none"]
 
 
 def store_signals(teacher: Any, data: Data, out: str | Path, *, task: Task, taps: Sequence[str] = ("logits",),
-                  top_k: int | None = None, dtype: str = "float16", parts: Sequence[str] = ("train",),
-                  views: Literal["none", "all"] = "none", shard_rows: int | None = None, batch_size: int = 256,
+                  top_k: int | None = None, top_mass: float | None = None, dtype: str = "float16",
+                  parts: Sequence[str] = ("train",), views: Literal["none", "all"] = "none",
+                  shard_rows: int | None = None, batch_size: int = 256,
                   progress: Progress | None = None, resume: bool = True) -> SignalStore:  # fmt: skip
     """Run a teacher once over parts of the data, where it lies, and keep its signals in the folder `out`.
 
     `taps`: names of signals; each row of a signal must have one shape for all samples. `top_k`: of signals called
-    "logits" keep the k largest log-probabilities, their classes, and the mass of the rest (see `TopK`). `dtype`: float16
-    (3 digits, up to 65504), bfloat16 or float32. `views="all"`: every view of every sample of an augmented part.
+    "logits" keep the k largest log-probabilities, their classes, and the mass of the rest (see `TopK`); `top_mass` chooses
+    the smallest k that holds so much probability in the mean over some samples. `dtype`: float16 (3 digits, up to 65504),
+    bfloat16, float32, or for top-k logits uint8 (levels between the largest and the smallest). `manifest.lost` has the KL
+    that compression costs, measured on some samples. `views="all"`: every view of every sample of an augmented part.
     `shard_rows`: rows of a file (by default at most 65,536 and 64 MiB); a shard is what an interruption loses at most.
     `progress(done, rows)` is called after each batch.
 
@@ -66,7 +69,7 @@ def store_signals(teacher: Any, data: Data, out: str | Path, *, task: Task, taps
 
     teacher, folder = as_teacher(teacher), Path(out)
     teacher.check(data)
-    planned = plan(teacher, data, task=task, taps=taps, top_k=top_k, dtype=dtype, parts=parts, views=views,
+    planned = plan(teacher, data, task=task, taps=taps, top_k=top_k, top_mass=top_mass, dtype=dtype, parts=parts, views=views,
                    shard_rows=shard_rows, batch_size=batch_size)  # fmt: skip
     manifest = resumed(folder, planned, shard_rows, resume)
     fill(folder, manifest, teacher, find_parts(data, parts), task, batch_size, progress)
@@ -74,13 +77,13 @@ def store_signals(teacher: Any, data: Data, out: str | Path, *, task: Task, taps
 
 
 def estimate(teacher: Any, data: Data, out: str | Path = ".", *, task: Task, taps: Sequence[str] = ("logits",),
-             top_k: int | None = None, dtype: str = "float16", parts: Sequence[str] = ("train",),
-             views: Literal["none", "all"] = "none") -> Estimate:  # fmt: skip
+             top_k: int | None = None, top_mass: float | None = None, dtype: str = "float16",
+             parts: Sequence[str] = ("train",), views: Literal["none", "all"] = "none") -> Estimate:  # fmt: skip
     """How many rows and bytes `store_signals` would write, and how much is free at `out`. Runs the teacher on two samples."""
     from limbeck.teachers.base import as_teacher
 
-    planned = plan(as_teacher(teacher), data, task=task, taps=taps, top_k=top_k, dtype=dtype, parts=parts, views=views,
-                   shard_rows=None, batch_size=256)  # fmt: skip
+    planned = plan(as_teacher(teacher), data, task=task, taps=taps, top_k=top_k, top_mass=top_mass, dtype=dtype,
+                   parts=parts, views=views, shard_rows=None, batch_size=256)  # fmt: skip
     return measure(planned, Path(out))
 
 

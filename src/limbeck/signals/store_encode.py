@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from limbeck.errors import ArgumentError, SignalError, StoreError
+from limbeck.signals.store_levels import from_levels, to_levels
 
 # the name in a manifest, the name in a safetensors header
 DTYPES = {
@@ -18,7 +19,7 @@ DTYPES = {
     torch.int64: ("int64", "I64"),
 }  # fmt: skip
 NAMED = {name: dtype for dtype, (name, _) in DTYPES.items()}
-KEPT = ("float16", "bfloat16", "float32")
+KEPT = ("float16", "bfloat16", "float32", "uint8")
 # the least log-probability that is kept: no mass in any float type, and finite, so that 0 * log p is 0
 FLOOR = -65504.0
 BLOCK = 1 << 24  # logits looked at together
@@ -86,7 +87,10 @@ class TopK:
 
 @dataclass(frozen=True)
 class Signal:
-    """How a signal is kept. `shape` is that of one sample, [classes] for logits; k is None where all is kept."""
+    """How a signal is kept. `shape` is that of one sample, [classes] for logits; k is None where all is kept.
+
+    dtype "uint8": the values of top-k logits as levels between their largest and smallest (see `store_levels`).
+    """
 
     encoding: Literal["all", "top_k"]
     dtype: str
@@ -95,14 +99,15 @@ class Signal:
 
     def columns(self, name: str) -> list[Column]:
         """The arrays that hold it."""
-        dtype = NAMED[self.dtype]
+        dtype, levels = NAMED[self.dtype], self.dtype == "uint8"
         if self.k is None:
             return [Column(name, dtype, self.shape)]
         places, size = self.shape[:-1], self.shape[-1]
         ids = torch.uint8 if size <= 1 << 8 else torch.uint16 if size <= 1 << 16 else torch.uint32
+        ends = [Column(f"{name}/ends", torch.float16, (*places, 2))] if levels else []
         return [
-            Column(f"{name}/values", dtype, (*places, self.k)), Column(f"{name}/ids", ids, (*places, self.k)),
-            Column(f"{name}/log_tail", dtype, places),
+            Column(f"{name}/values", dtype, (*places, self.k)), *ends, Column(f"{name}/ids", ids, (*places, self.k)),
+            Column(f"{name}/log_tail", torch.float16 if levels else dtype, places),
         ]  # fmt: skip
 
     def encode(self, value: Any) -> list[Tensor]:
@@ -118,7 +123,8 @@ class Signal:
         for start in range(0, count, step):
             rows = torch.arange(start, min(start + step, count), device=value.device)
             parts.append(top_k(value.block(rows) if flat is None else flat[start : start + step], self.k))
-        found = [torch.cat(group) for group in zip(*parts, strict=True)]
+        values, *rest = [torch.cat(group) for group in zip(*parts, strict=True)]
+        found = [*(to_levels(values) if self.dtype == "uint8" else [values]), *rest]
         return [
             array.to(column.dtype).cpu().reshape(len(value), *column.shape).contiguous()
             for array, column in zip(found, columns, strict=True)
@@ -128,7 +134,9 @@ class Signal:
         """What `encode` was given: a tensor [batch, *shape] in the stored dtype, or a TopK."""
         if self.k is None:
             return arrays[0]
-        values, ids, log_tail = arrays
+        values, *ends, ids, log_tail = arrays
+        if ends:
+            values = from_levels(values, ends[0])
         return TopK(values, ids, log_tail, self.shape[-1])
 
     def describe(self) -> dict[str, Any]:
@@ -165,7 +173,7 @@ def describe_signal(name: str, value: Any, dtype: str, top: int | None) -> Signa
         )
     row = tuple(shape[1:])
     if top is None or name.rpartition(".")[2] != "logits":
-        return Signal("all", dtype, row)
+        return Signal("all", "float16" if dtype == "uint8" else dtype, row)
     if not row or top > row[-1]:
         raise ArgumentError(
             f"top_k={top}: the signal {name!r} has {row[-1] if row else 1} classes. Give a smaller number, or leave "
@@ -179,7 +187,8 @@ def check_values(name: str, signal: Signal, value: Any, arrays: list[Tensor], id
 
     -inf is a logit of no probability and may pass. `arrays` are what `encode` made of `value`.
     """
-    first = arrays[0].flatten(1) if arrays[0].ndim > 1 else arrays[0][:, None]
+    seen = arrays[1 if signal.dtype == "uint8" else 0]  # of levels, their ends
+    first = seen.flatten(1) if seen.ndim > 1 else seen[:, None]
     good = first.isfinite().all(1)
     if bool(good.all()):
         return

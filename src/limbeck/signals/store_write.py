@@ -16,6 +16,7 @@ from limbeck.errors import ArgumentError, SignalError, StoreError, nearest
 from limbeck.signals.store_data import chunks, describe_part, find_parts
 from limbeck.signals.store_encode import KEPT, Column, check_values, describe_signal
 from limbeck.signals.store_files import IDS, MANIFEST, Manifest, Shard, checksum, size_of, write_columns
+from limbeck.signals.store_levels import k_for, lost
 from limbeck.signals.taps import ChangedInPlace
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 SHARD_ROWS, SHARD_BYTES = 65_536, 64 << 20  # what is lost at most by a kill, and held in memory while a shard is made
+LOOKED_AT = 32  # samples by which k is chosen, and what compression loses is measured
 ID_COLUMN = [Column("ids", torch.int64, ())]
 
 
@@ -43,9 +45,10 @@ class Estimate:
                 f"({self.free / 1e6:,.1f} MB are free)")  # fmt: skip
 
 
-def plan(teacher: Teacher, data: Data, *, task: Task, taps: Sequence[str], top_k: int | None, dtype: str,
-         parts: Sequence[str], views: str, shard_rows: int | None, batch_size: int) -> Manifest:  # fmt: skip
-    """The manifest of a store in which no shard is written yet. Runs the teacher on two samples, to see the shapes."""
+def plan(teacher: Teacher, data: Data, *, task: Task, taps: Sequence[str], top_k: int | None, top_mass: float | None,
+         dtype: str, parts: Sequence[str], views: str, shard_rows: int | None, batch_size: int) -> Manifest:  # fmt: skip
+    """The manifest of a store in which no shard is written yet. Runs the teacher on some samples, to see shapes and what
+    compression loses."""
     for name, value, known in (("dtype", dtype, KEPT), ("views", views, ("none", "all"))):
         if value not in known:
             raise ArgumentError(f"{name}={value!r}.{nearest(str(value), known)}")
@@ -54,13 +57,25 @@ def plan(teacher: Teacher, data: Data, *, task: Task, taps: Sequence[str], top_k
             raise ArgumentError(f"{name}={number!r}: expected a whole number of 1 or more.")
     if not taps or isinstance(taps, str):
         raise ArgumentError(f"taps={taps!r}: expected a list of signals, such as ['logits', 'layer3'].")
-    if top_k is not None and (task.name == "regression" or not any(tap.rpartition(".")[2] == "logits" for tap in taps)):
-        raise ArgumentError(f"top_k={top_k} is for logits of classes; this store keeps {list(taps)} of {task.name}.")
+    if top_k is not None and top_mass is not None:
+        raise ArgumentError(f"top_k={top_k} and top_mass={top_mass} both say how many classes are kept. Give one.")
+    cut = top_k is not None or top_mass is not None
+    if dtype == "uint8" and not cut:
+        raise ArgumentError("dtype='uint8' is for the values of top-k logits: give top_k=64 or top_mass=0.98 too.")
+    if cut and (task.name == "regression" or not any(tap.rpartition(".")[2] == "logits" for tap in taps)):
+        given = f"top_k={top_k}" if top_mass is None else f"top_mass={top_mass}"
+        raise ArgumentError(f"{given} is for logits of classes; this store keeps {list(taps)} of {task.name}.")
     found = find_parts(data, parts)
-    signals = read_signals(teacher, found[0].batch(torch.arange(min(2, len(found[0])))), taps, task)
+    signals = read_signals(
+        teacher, found[0].batch(torch.arange(min(LOOKED_AT if cut else 2, len(found[0])))), taps, task
+    )
+    logits = [name for name in signals if cut and name.rpartition(".")[2] == "logits"]
+    if top_mass is not None:
+        top_k = max(k_for(signals[name], top_mass) for name in logits)
     specs = {name: describe_signal(name, value, dtype, top_k) for name, value in signals.items()}
+    losses = {name: lost(specs[name], signals[name]) for name in logits}
     described = [describe_part(name, part, views) for name, part in zip(parts, found, strict=True)]
-    manifest = Manifest(teacher.identity(), data.name, task.name, specs, described, "", batch_size, 0)
+    manifest = Manifest(teacher.identity(), data.name, task.name, specs, described, "", batch_size, 0, lost=losses)
     width = sum(column.width for column in manifest.columns)
     return divide(manifest, shard_rows or max(1, min(SHARD_ROWS, SHARD_BYTES // max(width, 1))))
 
