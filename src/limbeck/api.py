@@ -96,6 +96,8 @@ def distill(recipe: Any = None, *, teacher: Any = None, student: Any = None, dat
     prepared = prepare(recipe, teacher=teacher, student=student, data=data, task=task, lora=lora, monitor=monitor,
                        oracle=oracle, teacher_precision=teacher_precision, **options)  # fmt: skip
     job = prepared.job
+    for format in exports:
+        job.task.check_export(format)
     count = generate if measure or generate is not None else 0
     writing = _writing(job, count, checker if checker is not None else prepared.checker)
     asked = {"seeds": seeds, "baseline": baseline, "generate": generate}

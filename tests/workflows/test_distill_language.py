@@ -131,6 +131,17 @@ def test_what_is_missing_is_named(texts, teacher, tmp_path):
         )
 
 
+def test_a_student_leaves_as_a_folder_and_in_no_other_form(teacher, texts, tmp_path):
+    given = {"data": texts, "student": "decoder:1,32", "teacher": teacher, "measure": False, **QUICK}
+    run = lb.distill(out=tmp_path / "run", export="safetensors", **given)
+    assert run.record["exports"][0]["max_difference"] == 0
+    with pytest.raises(ArgumentError, match="only as safetensors"):
+        run.export(format="onnx")
+    with pytest.raises(ArgumentError, match="only as safetensors"):
+        lb.distill(out=tmp_path / "other", export="onnx", **given)
+    assert not (tmp_path / "other").exists()
+
+
 def test_the_engine_asks_nothing_of_a_model_but_states_and_a_matrix(texts):
     """A module of one's own with `base_model` and `get_output_embeddings` is a language model; see TinyLM."""
     from limbeck.recipes.toy_language import TinyLM

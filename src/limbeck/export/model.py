@@ -44,6 +44,8 @@ def export_model(
     """
     out = Path(out)
     format = _format(out, format)
+    if task is not None:
+        task.check_export(format)
     if isinstance(tolerance, bool) or not isinstance(tolerance, int | float) or not tolerance >= 0:
         raise ArgumentError(f"tolerance={tolerance!r}: expected a number of 0 or more.")
     samples = _scored(data)

@@ -31,7 +31,8 @@ class Logits(nn.Module):
 
     def forward(self, inputs: Inputs) -> Tensor:
         if self.task is not None:
-            return self.task.signals(self.task.forward(self.module, inputs))["logits"]
+            logits = self.task.signals(self.task.forward(self.module, inputs))["logits"]
+            return logits.whole() if hasattr(logits, "whole") else logits
         output = call(self.module, inputs)
         if isinstance(output, Mapping):
             output = output.get("logits", output)

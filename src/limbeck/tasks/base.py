@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from limbeck.data.base import Batch, Data, Inputs, Part
+from limbeck.errors import ArgumentError
 from limbeck.signals.taps import Taps
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class Task:
     best: tuple[str, str] = ("accuracy", "max")
     default_recipe: str = "kd"
     measures: bool = False  # whether it scores models itself (`measure`), because outputs of a whole part would not fit
+    exports: tuple[str, ...] = ("onnx", "onnx-int8", "safetensors")  # the forms in which its models leave
     tokenized: bool = False  # whether what the data are depends on a tokenizer, so that the models are loaded first
 
     # what it is about
@@ -90,6 +92,14 @@ class Task:
 
     def check(self, data: Data, models: dict[str, nn.Module]) -> None:
         """Raise a LimbeckError where data and models do not fit, before anything is trained."""
+
+    def check_export(self, format: str) -> None:
+        """Raise ArgumentError for a form in which models of this task do not leave."""
+        if format not in self.exports:
+            raise ArgumentError(
+                f"A model of {self.name} is not exported as {format!r}, only as {' or '.join(self.exports)}: a folder that "
+                "Transformers, and what reads its models, loads."
+            )
 
     def example(self, data: Data, module: nn.Module | None, count: int = 2) -> Inputs:
         """What `forward` takes, for `count` samples: used for export, probes and cost."""

@@ -52,6 +52,7 @@ class CausalLM(Task):
     best = ("perplexity", "min")
     default_recipe = "lm_kd"
     measures = tokenized = True
+    exports = ("safetensors",)
 
     def __init__(self, vocabulary: int | None = None, lazy: bool = True):
         self.vocabulary, self.lazy, self.tokenizer = vocabulary, lazy, None
