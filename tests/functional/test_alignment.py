@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from limbeck.data.shared import find_golden
 from limbeck.errors import ArgumentError, DataError
-from limbeck.functional import chunk_sums, shared_chunks, words_of_chunks
+from limbeck.functional import chunk_rows, chunk_sums, shared_chunks, words_of_chunks
 
 
 def walk(ends, other):
@@ -128,3 +128,25 @@ def test_strings_align_as_in_released_code():
     teacher, student, _ = shared_chunks(*ends)
     spans = [[t[0], t[-1] + 1, s[0], s[-1] + 1] for t, s in zip(groups(teacher), groups(student))]
     assert spans == case["out_spans"].tolist()
+
+
+def test_rows_that_stand_for_chunks_by_hand():
+    values = torch.tensor([[-1.0, -2, -4, -8], [-16, -32, -64, -128]])
+    chunks = torch.tensor([[0, 0, -1, 1], [-1, 2, 2, 2]])
+    rows, mass = chunk_rows(values, chunks, 3)
+    assert rows.tolist() == [[0, 3, 0], [0, 0, 1]]
+    assert mass.tolist() == [[-2, 0, 0], [0, 0, -192]]
+    rows, mass = chunk_rows(values, chunks, 3, "bayesian")
+    assert rows.tolist() == [[1, 3, 0], [0, 0, 3]]
+    assert mass.tolist() == [[-1, 0, 0], [0, 0, -96]]
+
+
+@pytest.mark.shared_data
+def test_chunks_are_merged_as_in_released_code():
+    case = {key: torch.from_numpy(value) for key, value in golden("merge-split-tokens").items()}
+    probabilities, ids, groups = case["in_probs"], case["in_token_ids"], case["in_group_of_position"]
+    values = probabilities.gather(1, ids[:, None])[:, 0].log()
+    rows, mass = chunk_rows(values[None], groups[None], len(case["out_merged"]))
+    torch.testing.assert_close(
+        probabilities[rows[0]] * mass[0].exp()[:, None], case["out_merged"], rtol=1e-6, atol=1e-9
+    )

@@ -86,7 +86,9 @@ def lazy(logits, width=5):
     return made, hidden
 
 
-@pytest.mark.parametrize("make", [o.chunk_likelihoods, lambda: o.sorted_l1_by_index(block=4)])
+@pytest.mark.parametrize("make", [
+    o.chunk_likelihoods, lambda: o.sorted_l1_by_index(block=4), lambda: o.sorted_l1_of_chunks(block=4),
+])  # fmt: skip
 def test_lazy_logits_give_what_whole_ones_do(make):
     batch, student, teacher = case()
     (mine, hidden), (theirs, _) = lazy(student), lazy(teacher)
@@ -120,6 +122,28 @@ def test_sorted_probabilities_by_index_by_hand():
     torch.testing.assert_close(found, torch.stack(samples).mean())
 
 
+@pytest.mark.parametrize("merge", ["observed", "bayesian"])
+def test_sorted_probabilities_of_chunks_by_hand(merge):
+    batch, student, teacher = case()
+    found = o.sorted_l1_of_chunks(merge=merge)(student, teacher, batch)
+    values = []
+    for row in range(len(batch)):
+        for chunk in batch.extra["populations"]["chunk"][row].nonzero()[:, 0].tolist():
+            merged = []
+            for side, logits, labels in (
+                ("student", student, batch.labels),
+                ("teacher", teacher, batch.extra["twin"]["labels"]),
+            ):
+                places = (batch.extra["chunks"][side][row] == chunk).nonzero()[:, 0].tolist()
+                p = logits[row].softmax(-1)
+                own = places[0] if merge == "observed" else places[-1]
+                rest = [p[k, labels[row, k]] for k in places if k != own]
+                merged.append(p[own] * torch.stack([torch.tensor(1.0, dtype=p.dtype), *rest]).prod())
+            values.append(f.sorted_gap(*merged))
+    torch.testing.assert_close(found, torch.stack(values).mean())
+    torch.testing.assert_close(*(torch.autograd.grad(x, student)[0] for x in (found, torch.stack(values).mean())))
+
+
 @pytest.mark.parametrize("name", ["alm", "uld"])
 def test_micro_batches_add_up_to_the_batch(name):
     found = []
@@ -145,6 +169,13 @@ def test_misfits_are_named_before_training():
     packed = Batch({"input_ids": None, "position_ids": None}, batch.ids, batch.labels, extra=batch.extra)
     with pytest.raises(SignalError, match="pack=False"):
         o.sorted_l1_by_index()(student, teacher, packed)
+    one = Batch(None, batch.ids, batch.labels)
+    with pytest.raises(SignalError, match="have one tokenizer"):
+        o.sorted_l1_of_chunks()(student, student, one)
+    with pytest.raises(ArgumentError, match=r"merge='observe'. Did you mean 'observed'"):
+        o.sorted_l1_of_chunks(merge="observe")
+    with pytest.raises(ArgumentError, match=r"student_temperature=0"):
+        o.sorted_l1_by_index(student_temperature=0)
     job = toy_job(find("alm"))
     before = weights(job.student)
     with pytest.raises(SignalError, match=r"different tokenizers. Use a recipe that compares texts: alm, or uld"):

@@ -13,7 +13,7 @@ from limbeck.functional.aligned import (
     expected_advantage,
     token_strength,
 )
-from limbeck.functional.alignment import chunk_sums, shared_chunks, words_of_chunks
+from limbeck.functional.alignment import chunk_rows, chunk_sums, shared_chunks, words_of_chunks
 from limbeck.functional.core import Declaration, objective, reduce
 from limbeck.functional.features import attention_map_mse, cosine_distance, feature_l1, feature_mse
 from limbeck.functional.likelihoods import (
@@ -24,7 +24,9 @@ from limbeck.functional.likelihoods import (
     likelihood_gap,
     log1mexp,
     rate_kl,
+    sorted_gap,
     sorted_l1,
+    tempered,
 )
 from limbeck.functional.mixture import DomainMixture, apportion, discrepancies
 from limbeck.functional.pace import GenerationThreshold, InterpolationPace

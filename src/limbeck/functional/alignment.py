@@ -7,9 +7,10 @@ numbered from 0; -1 stands for none. Alignment is NumPy, done once when data are
 from __future__ import annotations
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from limbeck.errors import ArgumentError
+from limbeck.errors import ArgumentError, nearest
 
 SPACES = np.frombuffer(b" \t\n\r\v\f", dtype=np.uint8)
 
@@ -55,3 +56,22 @@ def chunk_sums(values: Tensor, chunks: Tensor, count: int) -> Tensor:
     """
     place = chunks.where(chunks >= 0, count)
     return values.new_zeros(len(values), count + 1).scatter_add(1, place, values.where(chunks >= 0, 0))[:, :count]
+
+
+def chunk_rows(values: Tensor, chunks: Tensor, count: int, merge: str = "observed") -> tuple[Tensor, Tensor]:
+    """The row that stands for each chunk [batch, count] int64, and the log-probability of the chunk's other tokens.
+
+    `values` [batch, tokens] are the log-probabilities of the actual tokens. "observed": the first row, whose distribution
+    is multiplied by the probabilities of the tokens that do come after it; "bayesian": the last row, by those of the
+    tokens before it. A chunk without tokens gives row 0. Source: GOLD (TRL, 2025), which does not renormalise either.
+    """
+    if merge not in ("observed", "bayesian"):
+        raise ArgumentError(f"merge={merge!r}.{nearest(merge, ('observed', 'bayesian'))}")
+    first = merge == "observed"
+    place = chunks.where(chunks >= 0, count)
+    columns = torch.arange(chunks.shape[1], device=chunks.device).expand_as(chunks)
+    rows = torch.full((len(chunks), count + 1), chunks.shape[1] if first else -1, device=chunks.device)
+    rows = rows.scatter_reduce(1, place, columns, "amin" if first else "amax")[:, :count]
+    rows = rows.where((rows >= 0) & (rows < chunks.shape[1]), 0)
+    alone = chunks.gather(1, rows) == torch.arange(count, device=chunks.device)
+    return rows, chunk_sums(values, chunks, count) - values.gather(1, rows).where(alone, 0)

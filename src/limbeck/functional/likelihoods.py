@@ -94,12 +94,19 @@ def sorted_l1(student: Tensor, teacher: Tensor, *, student_temperature: float = 
     if not student_temperature > 0 or not teacher_temperature > 0:
         given = f"student_temperature={student_temperature!r}, teacher_temperature={teacher_temperature!r}"
         raise ValueError(f"{given}: expected positive numbers")
-    q, p = (_sorted(student, student_temperature), _sorted(teacher.detach(), teacher_temperature))
-    shared = min(q.shape[-1], p.shape[-1])
-    rest = q[..., shared:].sum(-1) + p[..., shared:].sum(-1)  # against zeros; one of the two is empty
-    return reduce((q[..., :shared] - p[..., :shared]).abs().sum(-1) + rest, mask, reduction)
+    q, p = tempered(student, student_temperature), tempered(teacher.detach(), teacher_temperature)
+    return reduce(sorted_gap(q, p), mask, reduction)
 
 
-def _sorted(logits: Tensor, temperature: float) -> Tensor:
+def sorted_gap(one: Tensor, other: Tensor) -> Tensor:
+    """sum_k |a(k) - b(k)| [...] of numbers [..., n] and [..., m] of 0 or more, each in descending order, zeros behind."""
+    a, b = (values.sort(-1, descending=True).values for values in (one, other))
+    shared = min(a.shape[-1], b.shape[-1])
+    rest = a[..., shared:].sum(-1) + b[..., shared:].sum(-1)  # one of the two is empty
+    return (a[..., :shared] - b[..., :shared]).abs().sum(-1) + rest
+
+
+def tempered(logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """Probabilities [..., classes] of logits divided by a temperature, in float32 at least."""
     logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
-    return (logits / temperature).softmax(-1).sort(-1, descending=True).values
+    return (logits / temperature).softmax(-1)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from limbeck.objectives.algebra import Objective, Sum, Term
-    from limbeck.objectives.chunks import chunk_likelihoods, sorted_l1_by_index
+    from limbeck.objectives.chunks import chunk_likelihoods, sorted_l1_by_index, sorted_l1_of_chunks
     from limbeck.objectives.formula import Formula, compose
     from limbeck.objectives.library import *  # noqa: F403
     from limbeck.objectives.paced import paced_target
@@ -31,7 +31,7 @@ _PLACES = {
     "dpo": "sequences", "redi": "sequences", "per_sequence": "sequences",
     "policy_gradient": "policy", "kl_estimate": "policy", "selected": "policy", "weighed": "policy",
     "paced_target": "paced", "learned_subset_kl": "subsets", "span_correlation": "subsets",
-    "chunk_likelihoods": "chunks", "sorted_l1_by_index": "chunks",
+    "chunk_likelihoods": "chunks", "sorted_l1_by_index": "chunks", "sorted_l1_of_chunks": "chunks",
 }  # fmt: skip
 
 

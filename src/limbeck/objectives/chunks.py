@@ -103,24 +103,68 @@ def sorted_l1_by_index(*, student_temperature: float = 1.0, teacher_temperature:
     return SortedL1ByIndex(student_temperature, teacher_temperature, block)
 
 
-class SortedL1ByIndex(Term):
-    """The mean of `sorted_l1` over the first min(n_S, n_T) labelled rows of every sample, paired by number. Values [batch].
+def sorted_l1_of_chunks(*, merge: str = "observed", student_temperature: float = 1.0, teacher_temperature: float = 1.0,
+                        block: int = 128) -> SortedL1OfChunks:  # fmt: skip
+    """`sorted_l1` of the rows that predict the same chunk of text. See `SortedL1OfChunks`."""
+    return SortedL1OfChunks(student_temperature, teacher_temperature, block, merge)
 
-    n_S and n_T are the numbers of tokens that student and teacher predict; what the longer side has beyond is not compared.
-    Once the two have cut the text differently, paired rows predict different places of it. Probabilities exist for
-    `block` rows at a time. Source: ULD (Boizard et al., 2024). Not for packed rows, which hold several texts.
-    """
 
-    def __init__(self, student_temperature: float, teacher_temperature: float, block: int):
-        super().__init__("sorted_l1_by_index")
-        self.options: dict[str, Any] = {
-            "student_temperature": student_temperature,
-            "teacher_temperature": teacher_temperature,
-        }
-        self.block = block
+class SortedL1(Term):
+    """What both share: pairs of rows, compared `block` at a time, so that [tokens, vocabulary] never exists."""
+
+    def __init__(self, name: str, student_temperature: float, teacher_temperature: float, block: int):
+        super().__init__(name)
+        for key, value in (("student_temperature", student_temperature), ("teacher_temperature", teacher_temperature)):
+            if not value > 0:
+                raise ArgumentError(f"{name}: {key}={value!r}, expected a positive number.")
+        self.temperatures, self.block = (student_temperature, teacher_temperature), block
 
     def needs(self) -> list[Ref]:
         return [STUDENT, TEACHER]
+
+    def labels(self, step: Step) -> list[Tensor]:
+        """The next tokens of both sides."""
+        if step.batch.labels is None:
+            raise SignalError(f"{self.name!r} needs the next tokens as labels, and this batch has none.")
+        own = step.batch.labels
+        return [own, step.batch.extra["twin"]["labels"] if "twin" in step.batch.extra else own]
+
+    def compare(self, step: Step, rows: list[Tensor], masses: list[Tensor] | None = None) -> Tensor:
+        """Values [pairs] of rows of the flattened logits of both sides, each perhaps multiplied by a mass [pairs]."""
+        signals = step.signal(STUDENT), step.signal(TEACHER)
+        splits = zip(*(part.split(self.block) for part in [*rows, *(masses or [])]))
+        found = [
+            checkpoint(self._compare, signals, *parts, use_reentrant=False, preserve_rng_state=False)
+            for parts in splits
+        ]
+        return torch.cat(found)
+
+    def _compare(self, signals: tuple[Any, Any], mine: Tensor, theirs: Tensor, *masses: Tensor) -> Tensor:
+        q = f.tempered(_rows(signals[0], mine), self.temperatures[0])
+        with torch.no_grad():
+            p = f.tempered(_rows(signals[1], theirs), self.temperatures[1])
+        if masses:
+            q, p = (part * mass[:, None] for part, mass in zip((q, p), masses))
+        return f.sorted_gap(q, p)
+
+    def shown(self) -> list[str]:
+        names = ("student_temperature", "teacher_temperature")
+        return [f"{name}={value:g}" for name, value in zip(names, self.temperatures) if value != 1]
+
+    def __str__(self) -> str:
+        return f"{self.name}({', '.join(self.shown())})"
+
+
+class SortedL1ByIndex(SortedL1):
+    """The mean of `sorted_l1` over the first min(n_S, n_T) labelled rows of every sample, paired by number. Values [batch].
+
+    n_S and n_T are the numbers of tokens that student and teacher predict; what the longer side has beyond is not compared.
+    Once the two have cut the text differently, paired rows predict different places of it. Source: ULD (Boizard et al.,
+    2024). Not for packed rows, which hold several texts.
+    """
+
+    def __init__(self, student_temperature: float, teacher_temperature: float, block: int):
+        super().__init__("sorted_l1_by_index", student_temperature, teacher_temperature, block)
 
     def check(self, step: Step) -> None:
         inputs = step.batch.inputs
@@ -131,30 +175,56 @@ class SortedL1ByIndex(Term):
             )
 
     def values(self, step: Step) -> Tensor:
-        batch, student, teacher = step.batch, step.signal(STUDENT), step.signal(TEACHER)
-        if batch.labels is None:
-            raise SignalError(f"{self.name!r} needs the next tokens as labels, and this batch has none.")
-        known = [batch.labels != UNLABELLED]
-        known.append(batch.extra["twin"]["labels"] != UNLABELLED if "twin" in batch.extra else known[0])
+        labels = self.labels(step)
+        known = [side != UNLABELLED for side in labels]
         counts = torch.minimum(*(side.sum(1) for side in known))
         # both lists have the same length and order: sample by sample, row by row
-        mine, theirs = ((side & (side.cumsum(1) <= counts[:, None])).flatten().nonzero()[:, 0] for side in known)
-        values = [
-            checkpoint(self._compare, student, teacher, *rows, use_reentrant=False, preserve_rng_state=False)
-            for rows in zip(mine.split(self.block), theirs.split(self.block))
-        ]
-        sample = mine // batch.labels.shape[1]
-        found = torch.cat(values)
-        return found.new_zeros(len(batch)).index_add(0, sample, found) / counts.clamp(min=1)
+        rows = [(side & (side.cumsum(1) <= counts[:, None])).flatten().nonzero()[:, 0] for side in known]
+        found = self.compare(step, rows)
+        sample = rows[0] // labels[0].shape[1]
+        return found.new_zeros(len(step.batch)).index_add(0, sample, found) / counts.clamp(min=1)
 
-    def _compare(self, student: Lazy | Tensor, teacher: Lazy | Tensor, mine: Tensor, theirs: Tensor) -> Tensor:
-        with torch.no_grad():
-            target = _rows(teacher, theirs)
-        return f.sorted_l1(_rows(student, mine), target, **self.options, reduction="none")
 
-    def __str__(self) -> str:
-        shown = [f"{key}={value:g}" for key, value in self.options.items() if value != 1]
-        return f"sorted_l1_by_index({', '.join(shown)})"
+class SortedL1OfChunks(SortedL1):
+    """`sorted_l1` of the rows that stand for each chunk that ends at the same byte on both sides. Values [batch, chunks].
+
+    A chunk of several tokens is predicted by several rows: `merge` says which stands for it, and it is multiplied by the
+    probabilities of the chunk's other tokens (`functional.chunk_rows`). Source: the alignment of GOLD (TRL, 2025), without
+    its divergence on tokens that stand in both vocabularies.
+    """
+
+    def __init__(self, student_temperature: float, teacher_temperature: float, block: int, merge: str):
+        super().__init__("sorted_l1_of_chunks", student_temperature, teacher_temperature, block)
+        if merge not in ("observed", "bayesian"):
+            raise ArgumentError(f"{self.name}: merge={merge!r}.{nearest(merge, ('observed', 'bayesian'))}")
+        self.merge, self.labelled = merge, True
+
+    def check(self, step: Step) -> None:
+        if "twin" not in step.batch.extra:
+            raise SignalError(
+                f"{self.name!r} compares chunks of text, and student and teacher have one tokenizer, whose tokens they are. "
+                "Use sorted_l1, or a divergence of whole distributions such as forward_kl."
+            )
+
+    def values(self, step: Step) -> Tensor:
+        labels, batch = self.labels(step), step.batch
+        worth = batch.extra["populations"]["chunk"]
+        chosen = (worth > 0).flatten().nonzero()[:, 0]
+        rows, masses = [], []
+        for ref, side, tokens in ((STUDENT, "student", labels[0]), (TEACHER, "teacher", labels[1])):
+            scores = label_log_probabilities(step.signal(ref), tokens)
+            place, mass = f.chunk_rows(scores, batch.extra["chunks"][side], worth.shape[1], self.merge)
+            starts = torch.arange(len(batch), device=place.device)[:, None] * tokens.shape[1]
+            rows.append((place + starts).flatten()[chosen])
+            masses.append(mass.flatten()[chosen].exp())
+        found = self.compare(step, rows, [masses[0], masses[1].detach()])
+        return found.new_zeros(worth.numel()).index_put((chosen,), found).view(worth.shape)
+
+    def population(self, step: Step, values: Tensor) -> tuple[Tensor | None, float]:
+        return step.population("chunk", False, self.group)
+
+    def shown(self) -> list[str]:
+        return super().shown() + ([f"merge={self.merge!r}"] if self.merge != "observed" else [])
 
 
 def _rows(logits: Lazy | Tensor, rows: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from limbeck import objectives as o
 from limbeck.recipes.registry import recipe
@@ -43,7 +43,8 @@ def alm(job: Job, temperature: float = 100.0, divergence: str = "binary_kl", end
 
 @recipe(paper="Towards Cross-Tokenizer Distillation: the Universal Logit Distillation Loss for LLMs", year=2024,
         field="language", needs=("logits", "labels"), tasks=("causal_lm",))  # fmt: skip
-def uld(job: Job, weight: float = 1.5, student_temperature: float = 1.0, teacher_temperature: float = 1.0) -> Stage:
+def uld(job: Job, weight: float = 1.5, rows: str = "index", student_temperature: float = 1.0,
+        teacher_temperature: float = 1.0) -> Stage:  # fmt: skip
     """Match how the teacher spreads its probability, whatever the words are: its sorted probabilities, row by row.
 
     limbeck distill uld teacher=... student=decoder:2,128 tokenizer=bytes data=texts.jsonl
@@ -53,6 +54,10 @@ def uld(job: Job, weight: float = 1.5, student_temperature: float = 1.0, teacher
     Rows are paired by number, as published: after the first word that the tokenizers cut differently they speak of
     different places, and sorted values say nothing of which words are meant. Read docs/tokenizers.md before using it;
     alm compares the same text. CE is the mean over all tokens of the step here, over each batch in the released code.
+
+    rows="observed" and rows="bayesian" compare instead the rows that predict the same chunk of text (GOLD, TRL, 2025, by its
+    two ways to merge the rows of a chunk of several tokens; without its divergence on tokens that both vocabularies have).
     """
-    spread = o.sorted_l1_by_index(student_temperature=student_temperature, teacher_temperature=teacher_temperature)
+    given: dict[str, Any] = {"student_temperature": student_temperature, "teacher_temperature": teacher_temperature}
+    spread = o.sorted_l1_by_index(**given) if rows == "index" else o.sorted_l1_of_chunks(merge=rows, **given)
     return job.stage(o.cross_entropy() + weight * spread)
