@@ -204,6 +204,15 @@ def test_a_stopped_run_is_130_and_says_how_to_go_on(limbeck, tmp_path, monkeypat
     assert limbeck(*words, "resume=true").code == 0
 
 
+def test_a_ctrl_c_outside_of_training_is_130_too(limbeck, monkeypatch):
+    def stop(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("limbeck.api.distill", stop)
+    said = limbeck("distill", "kd", "data=t.csv", "teacher=teacher")
+    assert (said.code, "stopped" in said.err) == (130, True)
+
+
 def test_a_proof_that_fails_is_3(limbeck, monkeypatch):
     record = {"name": "kd", "verdict": "failed", "claim": "It helps.", "finding": "It does not."}
     monkeypatch.setattr("limbeck.proving.run_proof", lambda name: record)

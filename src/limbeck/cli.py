@@ -390,13 +390,14 @@ def run() -> int:
     try:
         app(prog_name="limbeck")
     except SystemExit as done:
+        if done.code == 130:  # typer makes this of a Ctrl-C that nothing else has taken
+            print(
+                "limbeck: stopped. If a training had begun, the same command with resume=true goes on.", file=sys.stderr
+            )
         return done.code if isinstance(done.code, int) else 0 if done.code is None else 1
     except LimbeckError as error:
         print(f"limbeck: {error}", file=sys.stderr)
         return 130 if isinstance(error, Interrupted) else 2 if isinstance(error, ArgumentError) else 1
-    except KeyboardInterrupt:
-        print("limbeck: stopped.", file=sys.stderr)
-        return 130
     return 0
 
 

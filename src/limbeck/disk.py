@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from limbeck.errors import RunError
@@ -41,12 +44,33 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What the disk refuses while this is open becomes a RunError that says the way out.
+
+    safetensors and torch.save make errors of their own of a full disk.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        of_torch = re.search("PytorchStreamWriter|unexpected pos|inline_container|file write", str(error))
+        if isinstance(error, RuntimeError) and not of_torch:
+            raise
+        told = getattr(error, "strerror", None) or str(error).strip().splitlines()[0]
+        raise RunError(
+            f"Could not write {path}: {told}. What was written before is whole. Make room or choose another folder; a run "
+            "that had begun goes on with the same command and resume=true."
+        ) from error
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file aside and rename it. Raises RunError where the disk does not take it."""
     aside = path.with_name(path.name + ".tmp")
-    try:
-        aside.write_text(text)
-        os.replace(aside, path)
-    except OSError as error:
-        aside.unlink(missing_ok=True)
-        raise RunError(f"Could not write {path}: {error.strerror or error}.") from error
+    with writing(path):
+        try:
+            aside.write_text(text, encoding="utf-8")
+            os.replace(aside, path)
+        finally:
+            aside.unlink(missing_ok=True)

@@ -16,11 +16,15 @@ def checked(path: Path) -> Iterator[Path]:
 
     What was at `path` before stays until then: a failed export costs nothing that worked.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield part
         os.replace(part, path)
+    except OSError as error:
+        raise ExportError(
+            f"Could not write {path}: {error.strerror or error}. What was there before is whole."
+        ) from error
     except ExportError:
         if part.exists():
             os.replace(part, path.with_name(path.name + ".rejected"))

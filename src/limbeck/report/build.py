@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import urllib.parse
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from limbeck.disk import write_text, writing
 from limbeck.report import curves, details, fidelity, language, monitor, tables, trade, trust
 from limbeck.report.compare import scored_part
 from limbeck.report.figures import Figure
@@ -37,10 +37,9 @@ def render(record: Mapping[str, Any], path: str | Path) -> Path:
     target = Path(path)
     if target.is_dir():
         target = target / "report.html"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(target.name + ".part")
-    part.write_text(page(record), encoding="utf-8")
-    os.replace(part, target)
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+    write_text(target, page(record))
     return target
 
 

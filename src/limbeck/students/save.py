@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from limbeck.disk import sync
+from limbeck.disk import sync, writing
 from limbeck.errors import ModelError, nearest
 from limbeck.students import adapters, pretrained
 from limbeck.students.chain import chain_spec
@@ -141,24 +141,25 @@ def replacing(folder: Path) -> Iterator[Path]:
             f"{folder} holds something else than a saved model, and saving replaces the whole folder. "
             "Name a new or empty one."
         )
-    folder.parent.mkdir(parents=True, exist_ok=True)
     aside, old = (folder.with_name(f".{folder.name}.{word}-{os.getpid()}") for word in ("new", "old"))
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir()
-    try:
-        yield aside
-        for path in [*aside.rglob("*"), aside]:
-            sync(path)
-        if folder.exists():
-            os.replace(folder, old)
-        os.replace(aside, folder)
-        sync(folder.parent)
-    except BaseException:
-        if old.exists() and not folder.exists():
-            os.replace(old, folder)
-        raise
-    finally:
+    with writing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(aside, ignore_errors=True)
+        try:
+            aside.mkdir()
+            yield aside
+            for path in [*aside.rglob("*"), aside]:
+                sync(path)
+            if folder.exists():
+                os.replace(folder, old)
+            os.replace(aside, folder)
+            sync(folder.parent)
+        except BaseException:
+            if old.exists() and not folder.exists():
+                os.replace(old, folder)
+            raise
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
 
 

@@ -13,8 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from limbeck.disk import sync
-from limbeck.errors import RunError
+from limbeck.disk import sync, writing
 
 State = dict[str, Any]
 
@@ -26,28 +25,25 @@ def write_folder(path: Path, files: dict[str, Any]) -> None:
     """
     aside = path.with_name(path.name + ".tmp")
     shutil.rmtree(aside, ignore_errors=True)
-    try:
-        aside.mkdir(parents=True)
-        for name, content in files.items():
-            file = aside / name
-            if name.endswith(".safetensors"):
-                save_file(_plain(content), file)
-            elif name.endswith(".pt"):
-                torch.save(content, file)
-            else:
-                file.write_text(json.dumps(content, indent=1))
-            sync(file)
-        sync(aside)
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(aside, path)
-        sync(path.parent)
-    except OSError as error:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise RunError(
-            f"Could not write {path}: {error.strerror or error}. What was written before is whole; make room or "
-            "choose another folder, then run the same command with resume=true."
-        ) from error
+    with writing(path):
+        try:
+            aside.mkdir(parents=True)
+            for name, content in files.items():
+                file = aside / name
+                if name.endswith(".safetensors"):
+                    save_file(_plain(content), file)
+                elif name.endswith(".pt"):
+                    torch.save(content, file)
+                else:
+                    file.write_text(json.dumps(content, indent=1))
+                sync(file)
+            sync(aside)
+            if path.exists():
+                shutil.rmtree(path)
+            os.replace(aside, path)
+            sync(path.parent)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -33,6 +33,8 @@ class RunFolder:
         "generated/": "what models wrote for the recipe",
     }  # fmt: skip
 
+    first = {"config.yaml", "data.json", "run.json"}  # written before the first step, in this order
+
     def __init__(self, path: str | Path):
         self.path = Path(path)
         self.writes = main_process()
@@ -69,7 +71,7 @@ class RunFolder:
             self._check(config, data, resume, overwrite)  # again: it may have been taken since
             if overwrite and (self.path / "run.json").exists():
                 self._clear()
-            if not (self.path / "config.yaml").exists():
+            if not (self.path / "run.json").exists():
                 write_text(self.path / "config.yaml", yaml.safe_dump(config, sort_keys=False))
             self.taken = True
             self.write("data.json", data)
@@ -91,7 +93,7 @@ class RunFolder:
             raise RunError(f"out={str(self.path)!r} is a file. Give a folder.")
         if (self.path / "run.json").exists():
             self._check_held(config, data, resume, overwrite)
-        elif self.path.is_dir() and any(self.path.iterdir()):
+        elif self.path.is_dir() and {child.name.removesuffix(".tmp") for child in self.path.iterdir()} - self.first:
             raise RunError(
                 f"out={str(self.path)!r} is not empty and holds no run of Limbeck. Choose another folder, so that nothing of "
                 "yours is overwritten."
@@ -122,7 +124,8 @@ class RunFolder:
             )
 
     def _clear(self) -> None:
-        for name in (*self.files, "alone", "seeds", "student.onnx", "student.int8.onnx"):
+        names = {*self.files, "alone", "seeds", "student.onnx", "student.int8.onnx"} - {"run.json"}
+        for name in (*sorted(names), "run.json"):  # that one last: until then it is a run that can be overwritten
             target = self.path / name
             shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
 

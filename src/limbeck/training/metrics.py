@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from limbeck.disk import write_text, writing
 from limbeck.errors import ArgumentError, nearest
 
 Record = dict[str, Any]
@@ -42,19 +43,18 @@ class Metrics:
             if at < place or (at == place and not {"terms", "mixture"} & set(record))
         ]  # fmt: skip
         if self.write and self.path is not None and self.path.exists():
-            aside = self.path.with_suffix(".tmp")
-            aside.write_text("".join(json.dumps(record) + "\n" for record in self.records))
-            aside.replace(self.path)
+            write_text(self.path, "".join(json.dumps(record) + "\n" for record in self.records))
 
     def add(self, *records: Record) -> None:
         self.records += records
         if not self.write or self.path is None or not records:
             return
-        if self._file is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self.path.open("a")
-        self._file.write("".join(json.dumps(record) + "\n" for record in records))
-        self._file.flush()
+        with writing(self.path):
+            if self._file is None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = self.path.open("a")
+            self._file.write("".join(json.dumps(record) + "\n" for record in records))
+            self._file.flush()
 
     def close(self) -> None:
         if self._file is not None:
