@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ from limbeck.training.settings import Settings
 
 ORACLE = Oracle(symbols=15)
 VOWELS, END, LENGTH = (1, 5, 9, 13), 15, 8
+WORST = math.log(1e-4)  # what a move counts that the chain never makes
 TASK = resolve("causal_lm")
 
 
@@ -85,20 +87,31 @@ def everything(data: Data) -> Data:
     return Data("symbols", "tokens", {"train": train.rows, "test": data.parts["test"]}, "none")
 
 
-def judged(model: nn.Module, seed: int = 0, number: int = 1000) -> tuple[float, float]:
-    """Of answers that the model writes: the share of vowels in percent, and the chain's log-probability of a symbol."""
-    part = pairs("asked", number, 7)
-    sampler = sampler_of(model, TASK, (END,))
+def answers_of(model: nn.Module, seed: int = 0, number: int = 1000) -> tuple[Tensor, list[Tensor]]:
+    """Prompts of the chain [number, 2], and what the model writes after each, without the end."""
+    asked = prompts(pairs("asked", number, 7), 2 * torch.arange(number))
     draw = torch.Generator().manual_seed(seed)
-    asked = prompts(part, 2 * torch.arange(number))
-    answers = sampler.generate(asked, Sampling(LENGTH + 4), draw)
-    symbols = [row[row != END] for row in answers.tokens]
-    heads = asked.inputs["input_ids"]
+    answers = sampler_of(model, TASK, (END,)).generate(asked, Sampling(LENGTH + 4), draw)
+    return asked.inputs["input_ids"], [row[row != END] for row in answers.tokens]
+
+
+def judged(model: nn.Module, seed: int = 0) -> tuple[float, float]:
+    """Of answers that the model writes: the share of vowels in percent, and the chain's log-probability of a symbol."""
+    heads, symbols = answers_of(model, seed)
+    if not sum(len(row) for row in symbols):
+        return 0.0, WORST  # a model that says nothing
     share = sum(int(vowels(row)) for row in symbols) / sum(len(row) for row in symbols)
-    sense = [ORACLE.table[a, b, c].clamp(min=1e-4).log()
-             for head, row in zip(heads, symbols) for text in [torch.cat([head, row])]
-             for a, b, c in [(text[:-2], text[1:-1], text[2:])]]  # fmt: skip
+    sense = []
+    for head, row in zip(heads, symbols):
+        text = torch.cat([head, row])
+        sense.append(ORACLE.table[text[:-2], text[1:-1], text[2:]].log().clamp(min=WORST))
     return 100 * share, float(torch.cat(sense).mean())
+
+
+def length(model: nn.Module, seed: int = 0) -> float:
+    """Symbols of an answer, of which eight are right."""
+    symbols = answers_of(model, seed)[1]
+    return sum(len(row) for row in symbols) / len(symbols)
 
 
 # models
@@ -106,18 +119,24 @@ BUDGET = {"batch_size": 64, "learning_rate": 3e-3, "clip": 1.0, "best": "last", 
 UPDATES = 300  # of a student, in all its stages
 
 
-def dpo(model: nn.Module, data: Data, *, seed: int = 0, **settings: Any) -> nn.Module:
+def dpo(model: nn.Module, data: Data, *, seed: int = 0, reverse: bool = False, **settings: Any) -> nn.Module:
     """A copy of a model after DPO against the model itself."""
     job = Job(TASK, data, copy.deepcopy(model), None, Settings(**{**BUDGET, "seed": seed, **settings}))
-    return Runner(cpu=True).run(job.stage(o.dpo(beta=0.1), roles={"reference": model})).student
+    return Runner(cpu=True).run(job.stage(o.dpo(beta=0.1, reverse=reverse), roles={"reference": model})).student
 
 
 @functools.cache
-def teachers(steps: int = 150, rate: float = 1e-3) -> tuple[nn.Module, nn.Module]:
-    """A model of the chain, and the same after DPO: about 20 seconds."""
-    data = preferences(2000)
-    before = trained("alone", seed=0, data=everything(data), student=decoder(2, 64), steps=600, **BUDGET).student
-    return before, dpo(before, data, steps=steps, learning_rate=rate)
+def teacher() -> nn.Module:
+    """A model of the chain, before any preference."""
+    return trained(
+        "alone", seed=0, data=everything(preferences(2000)), student=decoder(2, 64), steps=600, **BUDGET
+    ).student
+
+
+@functools.cache
+def teachers() -> tuple[nn.Module, nn.Module]:
+    """The teacher, and the same after much DPO."""
+    return teacher(), dpo(teacher(), preferences(2000), steps=150, learning_rate=1e-3)
 
 
 def student(seed: int) -> nn.Module:

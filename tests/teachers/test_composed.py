@@ -49,18 +49,18 @@ FORMS = [(contrast, strength) for contrast in (True, False) for strength in (Non
 def test_a_contrast_by_hand(case, contrast, strength):
     first, second = CASES[case]
     step, mask = step_of(first, second)
-    role = Contrast(beta2=3.0, contrast=contrast, strength=strength)
+    role = Contrast(beta2=3.0, floor=0.02, contrast=contrast, strength=strength)
     found = role.derive(step, ["logits", "strength"], None)
     z, r = first.whole()[..., :V], second.whole()[..., :V]
     for b, t in mask.nonzero().tolist():
         p, q = z[b, t].softmax(-1).tolist(), r[b, t].softmax(-1).tolist()
-        w = 3.0 * sum(abs(x - y) for x, y in zip(p, q, strict=True)) + 1e-3 if strength is None else strength
+        w = 3.0 * sum(abs(x - y) for x, y in zip(p, q, strict=True)) + 0.02 if strength is None else strength
         expected = [x + w * (x - y) if contrast else w * x + (1 - w) * y
                     for x, y in zip(z[b, t].tolist(), r[b, t].tolist(), strict=True)]  # fmt: skip
         assert float(found["strength"][b, t]) == pytest.approx(w)
         assert found["logits"].whole()[b, t].tolist() == pytest.approx(expected)
     whole, _ = step_of(z, second)  # one whole, one lazy
-    dense = Contrast(beta2=3.0, contrast=contrast, strength=strength).derive(whole, ["logits", "strength"], None)
+    dense = role.derive(whole, ["logits", "strength"], None)
     torch.testing.assert_close(dense["logits"][mask], found["logits"].whole()[mask])
     torch.testing.assert_close(dense["strength"][mask], found["strength"][mask])
 

@@ -107,28 +107,32 @@ class Contrast(Composed):
     """z + w (z - z') of an aligned model z and a model z' that learned the preferences reversed (AlignDistil, 2025).
 
     With `contrast=False` z' + w (z - z'), z' the reference before alignment. `strength` is w for every token; without one
-    w = beta2 sum_v |p_v - p'_v| + 1e-3 of each, as in `functional.token_strength`. Beside "logits" there is "strength"
+    w = beta2 sum_v |p_v - p'_v| + floor of each, as in `functional.token_strength`. Beside "logits" there is "strength"
     [batch, tokens].
     """
 
     taps = ("logits", "strength")
 
     def __init__(self, first: str = "aligned", second: str = "reverse", *, beta2: float = 15.0,
-                 strength: float | None = None, contrast: bool = True):  # fmt: skip
+                 floor: float = 1e-3, strength: float | None = None, contrast: bool = True):  # fmt: skip
         super().__init__(first, second)
-        if not beta2 > 0 or (strength is not None and not strength > 0):
-            raise ArgumentError(f"beta2={beta2!r}, strength={strength!r}: expected positive numbers.")
-        self.beta2, self.strength, self.contrast = beta2, strength, contrast
+        if not beta2 > 0 or not floor > 0 or (strength is not None and not strength > 0):
+            raise ArgumentError(f"beta2={beta2!r}, floor={floor!r}, strength={strength!r}: expected positive numbers.")
+        self.beta2, self.floor, self.strength, self.contrast = beta2, floor, strength, contrast
 
     def whole(self, first: Tensor, second: Tensor, taps: Sequence[str]) -> dict[str, Any]:
-        w = self._constant(first) if self.strength is not None else token_strength(first, second, beta2=self.beta2)
+        w = (
+            self._constant(first)
+            if self.strength is not None
+            else token_strength(first, second, beta2=self.beta2, floor=self.floor)
+        )
         return {"logits": composed_logits(first, second, w, contrast=self.contrast), "strength": w}
 
     def lazily(self, first: Lazy, second: Lazy, mask: Tensor | None, size: int) -> dict[str, Any]:
         if self.strength is not None:
             w = self._constant(first)
         else:
-            w = 2 * self.beta2 * token_values(first, second, None, mask, total_variation) + 1e-3
+            w = 2 * self.beta2 * token_values(first, second, None, mask, total_variation) + self.floor
         a, b = (1 + w, -w) if self.contrast else (w, 1 - w)
         return {"logits": self.compose(a, first, b, second, size), "strength": w}
 

@@ -110,9 +110,9 @@ def adpa(job: Job, gamma: float = 1.0, nll: float = 1.0, start: Start = "sft", c
 
 @recipe(paper="AlignDistil: Token-Level Language Model Alignment as Adaptive Policy Distillation", year=2025,
         field="language", needs=("logits", "preferences"), tasks=("causal_lm",))  # fmt: skip
-def aligndistil(job: Job, beta: float = 0.1, beta2: float | None = None, contrast: bool = True, adaptive: bool = True,
-                per_length: bool = True, on_policy: bool = False, max_new_tokens: int = 128, aligned: Any = None,
-                reverse: Any = None, align_steps: int | None = None,
+def aligndistil(job: Job, beta: float = 0.1, beta2: float | None = None, floor: float = 1e-3, contrast: bool = True,
+                adaptive: bool = True, per_length: bool = True, on_policy: bool = False, max_new_tokens: int = 128,
+                aligned: Any = None, reverse: Any = None, align_steps: int | None = None,
                 align_rate: float | None = None) -> Stages:  # fmt: skip
     """Distil from a teacher whose logits move beyond DPO's, token by token, away from a model that learned the reverse.
 
@@ -120,10 +120,11 @@ def aligndistil(job: Job, beta: float = 0.1, beta2: float | None = None, contras
 
     Three stages: DPO (beta) of the teacher, the same with chosen and rejected exchanged, each skipped where `aligned` or
     `reverse` names the model; then (beta / w) KL(student || softmax(z + w (z - z'))) on both answers, w = beta2 sum_v |p - p'|
-    + 1e-3 of each token, the mean over an answer's tokens, then over answers (Zhang et al., 2025). `on_policy`: on answers
+    + floor of each token, the mean over an answer's tokens, then over answers (Zhang et al., 2025). `on_policy`: on answers
     that the student writes anew in every step; beta2 is 15 then, else 10, unless given. `contrast=false`: z' is the teacher
-    before DPO, and z' + w (z - z'); `adaptive=false`: w = beta / beta2 everywhere; neither: the paper's theorem 1. The released
-    code leaves out the first token of every answer.
+    before DPO, and z' + w (z - z'); `adaptive=false`: w = beta / beta2 everywhere; neither: the paper's theorem 1. The paper's
+    student is the teacher before DPO. A smaller one first differs where both teachers agree, and there beta / w is up to 100:
+    give it a `floor` of 0.3 or so. The released code leaves out the first token of every answer.
     """
     from limbeck.teachers.composed import Contrast
 
@@ -133,7 +134,9 @@ def aligndistil(job: Job, beta: float = 0.1, beta2: float | None = None, contras
     if contrast:
         second = yield from aligned_teacher(job, given[1], beta, align_steps, align_rate, reverse=True)
     scale = beta2 or (15.0 if on_policy else 10.0)
-    target = Contrast("aligned", "other", beta2=scale, strength=None if adaptive else beta / scale, contrast=contrast)
+    target = Contrast(
+        "aligned", "other", beta2=scale, floor=floor, strength=None if adaptive else beta / scale, contrast=contrast
+    )
     follow = o.per_sequence(o.reverse_kl().against("target"), average=per_length, over="target:strength")
     roles = {"aligned": first, "other": second, "target": target}
     source = written(job, max_new_tokens, 1.0) if on_policy else None
