@@ -111,7 +111,8 @@ class Largest(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("role", [Contrast(), Advantages("aligned", "reverse")])
-def test_no_whole_logits_are_ever_held(role):
+def test_no_whole_logits_are_ever_held(role, monkeypatch):
+    monkeypatch.setattr("limbeck.signals.sweep.MEMORY", 300_000)
     tokens, size, width = 1200, 900, 3
     draw = [torch.randn(1, tokens, width) for _ in range(3)], [torch.randn(size, width) for _ in range(3)]
     first, second, student = (Lazy(h, w) for h, w in zip(*draw, strict=True))
