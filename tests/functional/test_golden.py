@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from limbeck import functional as f
+from limbeck import objectives as o
 from limbeck.data.shared import find_golden
 from limbeck.errors import DataError
 from limbeck.objectives.projectors import projector
@@ -38,14 +39,22 @@ CASES = {
     "simclr_v2_distill": lambda s, t, y: f.soft_cross_entropy(s, t),
     "textbrewer_kd_ce": lambda s, t, y: f.soft_cross_entropy(s, t),
     "textbrewer_kd_mse": lambda s, t, y: f.mse(s, t),
+    "textbrewer_hid_mse_loss": lambda s, t, y: f.mse(s, t, mask=TOKENS),
+    "tinybert_prediction": lambda s, t, y: f.soft_cross_entropy(s, t) / s.shape[-1],  # its mean is over classes too
+    "deep_mutual_learning": lambda s, t, y: (o.cross_entropy() + o.forward_kl())(s, t, y),
 }
+TOKENS = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [1, 1, 0, 0, 0]])
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_classifiers(name):
     case = load("classifiers", name)
     first = next(key for key in ("in_student", "in_logits_S", "in_s") if key in case)
-    second = {"in_student": "in_teacher", "in_logits_S": "in_logits_T", "in_s": "in_t"}[first]
+    second = {
+        "in_student": "in_peer" if "in_peer" in case else "in_teacher",
+        "in_logits_S": "in_logits_T",
+        "in_s": "in_t",
+    }[first]
     student, teacher = case[first].double().requires_grad_(), case[second].double()
     value = CASES[name](student, teacher, case.get("in_target"))
     assert float(value.detach()) == pytest.approx(float(case["out_loss"].flatten()[0]), rel=1e-6)
