@@ -35,6 +35,7 @@ from limbeck.tasks import Task
 from limbeck.teachers.base import as_teacher
 from limbeck.training.folder import RunFolder, main_process
 from limbeck.training.job import Job
+from limbeck.training.placement import lies_in_pieces
 from limbeck.training.settings import Settings, setting_names
 from limbeck.trial import Trial, scored_part
 
@@ -123,9 +124,11 @@ def distill(recipe: Any = None, *, teacher: Any = None, student: Any = None, dat
         alone = trial.train_alone(seeds, sum(result.steps for result in results)) if baseline else []
         if prepared.lora and prepared.lora.merge:
             students, alone = ([merged(module) for module in found] for found in (students, alone))
-        if not main_process():  # the first process measures and writes
+        others = not main_process()  # the first process writes, and measures if no teacher needs them all
+        record = {} if others and not lies_in_pieces(job.teacher) else trial.record(students, alone, measure, writing)
+        if others:
             return Run(students[0], {"verdict": "", "models": []}, task=job.task, data=job.data)
-        record = trial.record(students, alone, measure, writing) | curves
+        record |= curves
         record |= {"seconds": round(time.perf_counter() - begun, 3), "config": config, "seeds": list(range(seeds))}
         run = Run(students[0], record, task=job.task, data=job.data, folder=folder)
         if resume and folder is not None and (folder.path / "report.json").exists():

@@ -19,6 +19,7 @@ from limbeck.teachers.base import ModuleTeacher
 from limbeck.training.execute import Runner
 from limbeck.training.folder import RunFolder
 from limbeck.training.job import Job
+from limbeck.training.placement import lies_in_pieces
 from limbeck.training.shelf import Shelf
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ class Trial:
 
         job, bound = self.job, self.prepared.bound
         saved = None
-        if self.folder is not None:
+        if self.folder is not None and self.folder.writes:
             saved = self.folder.path / "student"
             save_model(students[0], saved, task=job.task)
         part = scored_part(job)
@@ -134,6 +135,7 @@ class Trial:
             warnings.append(f"{which} of the {part} part, so that it is not measured on it.")
         elif job.teacher is not None:
             module = job.teacher.module if isinstance(job.teacher, ModuleTeacher) else None
+            module = None if lies_in_pieces(job.teacher) else module  # all processes read it together
             teacher_record, theirs, _ = model_record(
                 "teacher", "teacher", [module or job.teacher], job, part, None, measure
             )
@@ -148,6 +150,9 @@ class Trial:
         written: Record = {}
         if writing is not None:
             teachers = [] if job.teacher is None else [getattr(job.teacher, "module", job.teacher)]
+            if lies_in_pieces(job.teacher):
+                teachers = []
+                warnings.append("The teacher lies in pieces over the processes, and writes no answers for the report.")
             every: dict[str, list[Any]] = {"teacher": teachers, "student": students, "baseline": alone}
             written = add_written(models, every, writing, job.teacher)
         for model in models:

@@ -73,10 +73,11 @@ class Learned(Weight):
         super().__init__()
         if not initial > 0:
             raise ArgumentError(f"A learned weight starts from a positive number, not {initial!r}.")
-        self.s = nn.Parameter(torch.tensor(-math.log(initial)))
+        self.s = nn.Parameter(torch.tensor([-math.log(initial)]))  # FSDP2 takes no scalars
 
     def forward(self, progress: float) -> tuple[Tensor, Tensor]:
-        return torch.exp(-self.s), self.s
+        s = self.s[0]
+        return torch.exp(-s), s
 
     def __str__(self) -> str:
         return "learned()"

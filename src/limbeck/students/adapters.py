@@ -21,7 +21,9 @@ from torch import Tensor, nn
 
 from limbeck._optional import need
 from limbeck.errors import ArgumentError, ModelError, nearest
-from limbeck.students.declare import seeded, share, whole
+from limbeck.shards import spread_state, whole
+from limbeck.students import declare
+from limbeck.students.declare import seeded, share
 from limbeck.students.pretrained import TOKENIZER_FILES, is_pretrained, read_part
 
 FORMAT = "limbeck-adapter"
@@ -46,7 +48,7 @@ class Lora:
     merge: bool = True
 
     def __post_init__(self) -> None:
-        whole("lora rank", self.rank)
+        declare.whole("lora rank", self.rank)
         share("lora dropout", self.dropout)
         if self.alpha is not None and (isinstance(self.alpha, bool) or not self.alpha > 0):
             raise ArgumentError(f"lora alpha={self.alpha!r}: expected a positive number.")
@@ -146,15 +148,18 @@ def merged(module: Any) -> Any:
 
 
 def trained_state(module: nn.Module) -> dict[str, Any]:
-    """The state of a module without the frozen parameters of models with adapters, which training leaves as they are."""
+    """The state of a module without the frozen parameters of models with adapters, which training leaves as they are.
+
+    What lies in pieces over processes is whole on the first one (`limbeck.shards.whole`).
+    """
     kept = _frozen(module)
-    return {key: value for key, value in module.state_dict().items() if key not in kept}
+    return whole({key: value for key, value in module.state_dict().items() if key not in kept})
 
 
 def load_trained(module: nn.Module, state: Mapping[str, Any]) -> None:
     """What `trained_state` gave, back into a module. Raises RuntimeError where it is another module's."""
     own, kept = module.state_dict(), _frozen(module)
-    module.load_state_dict({**{key: own[key] for key in kept}, **state})
+    module.load_state_dict({**{key: own[key] for key in kept}, **spread_state(state, own)})
 
 
 def _frozen(module: nn.Module) -> set[str]:
@@ -173,8 +178,7 @@ def weights_print(module: nn.Module, frozen: bool = False) -> str:
     digest = xxhash.xxh3_128()
     for name, value in sorted(module.named_parameters()):
         if not frozen or not value.requires_grad:
-            whole_value: Tensor = value.full_tensor() if hasattr(value, "full_tensor") else value
-            plain = whole_value.detach().cpu().contiguous()
+            plain: Tensor = whole(value, everywhere=True).detach().cpu().contiguous()
             digest.update(f"{name}{plain.dtype}{tuple(plain.shape)}".encode())
             if plain.numel():
                 digest.update(plain.flatten().view(torch.uint8).numpy().data)

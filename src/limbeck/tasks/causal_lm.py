@@ -209,7 +209,8 @@ class CausalLM(Task):
 
     def _logits(self, model: Any, batch: Batch, role: str) -> Any:
         if not isinstance(model, nn.Module):
-            return model.read(batch, ["logits"], self)["logits"]
+            place = next((device_of(module) for module in model.modules()), batch.ids.device)
+            return model.read(batch.to(place), ["logits"], self)["logits"]
         batch = batch.to(device_of(model))
         return self.signals(self.forward(model, self.view(batch, model, role)))["logits"]
 

@@ -36,6 +36,10 @@ class Teacher:
         """The modules that must be on the training device."""
         return []
 
+    def parts(self) -> list[Teacher]:
+        """The teachers that it reads."""
+        return []
+
     def check(self, data: Any) -> None:
         """Raise where this teacher cannot speak about these data."""
 
@@ -62,15 +66,26 @@ class ModuleTeacher(Teacher):
     def __init__(self, module: nn.Module, role: str = "teacher", clone: Collection[str] = ()):
         self.module, self.role, self.clone = module, role, set(clone)
         self.settled = False  # whether a loop has put the module into eval mode for its whole stage
+        self.placed: nn.Module | None = None  # what is run instead: a twin in pieces over processes, in its root
+        self.root: Callable[[Callable[[], Any]], Any] | None = None
+
+    @property
+    def running(self) -> nn.Module:
+        """The module that is run."""
+        return self.module if self.placed is None else self.placed
 
     def read(self, batch: Batch, taps: Sequence[str], task: Task, *, progress: float = 0.0,
              replace: Mapping[str, Any] | None = None) -> dict[str, Any]:  # fmt: skip
         # eval: a teacher in train mode drifts through its batch-norm statistics, the most common silent error.
         # no_grad and not inference_mode: the student's backward must be able to save these tensors.
-        through = replace is not None and torch.is_grad_enabled()
-        with contextlib.nullcontext() if self.settled else evaluating(self.module), torch.set_grad_enabled(through):
-            inputs = task.view(batch, self.module, self.role)
-            return task.read(self.module, inputs, taps, stop=replace is None, replace=replace, clone=self.clone)
+        through, module = replace is not None and torch.is_grad_enabled(), self.running
+        with contextlib.nullcontext() if self.settled else evaluating(module), torch.set_grad_enabled(through):
+            inputs = task.view(batch, module, self.role)
+
+            def read() -> dict[str, Any]:
+                return task.read(module, inputs, taps, stop=replace is None, replace=replace, clone=self.clone)
+
+            return read() if self.root is None else self.root(read)
 
     def identity(self) -> str:
         return module_hash(self.module)

@@ -97,6 +97,9 @@ class Ensemble(Teacher):
     def modules(self) -> list[nn.Module]:
         return [module for teacher in self.teachers.values() for module in teacher.modules()]
 
+    def parts(self) -> list[Teacher]:
+        return list(self.teachers.values())
+
     def check(self, data: Any) -> None:
         for teacher in self.teachers.values():
             teacher.check(data)

@@ -49,7 +49,7 @@ class Moving(Teacher):
     @property
     def module(self) -> nn.Module:
         assert self.inner is not None, "follow() comes first"
-        return self.inner.module
+        return self.inner.running
 
     def read(self, batch: Batch, taps: Sequence[str], task: Task, *, progress: float = 0.0) -> dict[str, Any]:
         assert self.inner is not None, "follow() comes first"

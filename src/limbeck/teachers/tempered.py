@@ -53,6 +53,9 @@ class Tempered(Teacher):
     def modules(self) -> list[nn.Module]:
         return self.inner.modules()
 
+    def parts(self) -> list[Teacher]:
+        return [self.inner]
+
     def check(self, data: Any) -> None:
         self.inner.check(data)
 

@@ -18,7 +18,7 @@ def teaching(teachers: Iterable[ModuleTeacher]) -> Iterator[None]:
     teachers = list(teachers)
     with contextlib.ExitStack() as modes:
         for teacher in teachers:
-            modes.enter_context(eval_mode(teacher.module))
+            modes.enter_context(eval_mode(teacher.running))
             teacher.settled = True
         try:
             yield

@@ -44,7 +44,9 @@ class Best:
         value = self.sign * scores[self.name]
         if self.score is None or value > self.score:
             self.score, self.step, self.worse = value, step, 0
-            self.weights = {key: tensor.detach().cpu().clone() for key, tensor in trained_state(module).items()}
+            # "meta" are those that the first process keeps for all
+            state = trained_state(module).items()
+            self.weights = {key: t if t.is_meta else t.detach().cpu().clone() for key, t in state}
         else:
             self.worse += 1
         return self.patience is not None and self.worse >= self.patience

@@ -76,7 +76,7 @@ class Checkpoints:
         return sorted(int(match[1]) for match in names if match)
 
     def load(
-        self, device: torch.device | str = "cpu"
+        self, device: str = "cpu"
     ) -> tuple[int, dict[str, Tensor], dict[str, Tensor], State] | None:
         """The newest checkpoint, or None. A half-written one has no final name and is never seen."""
         steps = self.steps()
@@ -84,8 +84,9 @@ class Checkpoints:
             return None
         path = self.folder / f"step-{steps[-1]:08d}"
         best = path / "best.safetensors"
-        state = torch.load(path / "state.pt", map_location=device, weights_only=True)
-        weights = load_file(path / "weights.safetensors", device=str(device))
+        # on the CPU only what is looked at is read
+        state = torch.load(path / "state.pt", map_location=device, weights_only=True, mmap=device == "cpu")
+        weights = load_file(path / "weights.safetensors", device=device)
         return steps[-1], weights, load_file(best, device="cpu") if best.exists() else {}, state
 
     def clear(self) -> None:

@@ -14,7 +14,7 @@ from limbeck.training.checkpoint import write_folder
 from limbeck.training.loop import Loop, Watcher
 from limbeck.training.metrics import Metrics
 from limbeck.training.stage import Result, Stage
-from limbeck.training.state import put, state_of
+from limbeck.training.state import onto, put, weights_of
 
 Plan = Stage | Iterable[Stage] | Generator[Stage, Result, Any]
 
@@ -70,8 +70,8 @@ class Runner:
             result = self._replay(loop, done)
         else:
             result = loop.run(resume=self.resume)
+            weights = weights_of(loop) if done and (self.accelerator.is_main_process or loop.placement.sharded) else {}
             if done and self.accelerator.is_main_process:
-                weights, _ = state_of(loop)
                 write_folder(done, {"weights.safetensors": weights, "result.json": {
                     "print": stage.fingerprint(), "describe": stage.describe(), "scores": result.scores,
                     "steps": result.steps, "seconds": result.seconds, "best_step": loop.best.step,
@@ -93,8 +93,9 @@ class Runner:
                 f"{record['describe']}, now {loop.stage.describe()}. Resume with the arguments it was started with, or "
                 "start anew with overwrite=true."
             )
-        weights = load_file(done / "weights.safetensors", device=str(loop.device))
+        weights = load_file(done / "weights.safetensors", device=onto(loop))
         put(loop, weights, record.get("frozen", {}))
+        loop.give_back()
         for learner in loop.learners.values():
             learner.eval()
         return Result(loop.modules[loop.stage.keep], loop.modules, record["scores"], record["steps"], record["seconds"],

@@ -6,15 +6,16 @@ import contextlib
 import math
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from limbeck.data.base import Batch
 from limbeck.errors import ArgumentError, DivergedError, Interrupted, ModelError, RunError
+from limbeck.shards import local
 from limbeck.signals.step import Ref, Step, count_items, derive
 from limbeck.students.adapters import has_adapters, weights_print
 from limbeck.teachers.base import ModuleTeacher
@@ -27,14 +28,16 @@ from limbeck.training.learner import Learner
 from limbeck.training.ledger import Ledger, add_logs, check_finite
 from limbeck.training.metrics import Metrics
 from limbeck.training.optimizers import make_optimizers, set_rate, split
+from limbeck.training.placement import place
 from limbeck.training.probing import probe
 from limbeck.training.recompute import recompute
 from limbeck.training.stage import Result, Stage
-from limbeck.training.state import restore, state_of
+from limbeck.training.state import rest_of, restore, weights_of
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+T = TypeVar("T")
 Watcher = Any  # an object with any of: begin(loop), step(loop), scored(loop, scores), end(loop)
 
 
@@ -62,19 +65,16 @@ class Loop:
     def prepare(self) -> None:
         """Probe with one batch, make what learns, its optimizers, and wrap the learners."""
         stage, settings = self.stage, self.settings
-        for learner in self.learners.values():
-            learner.to(self.device)
-        for teacher in stage.teachers.values():
-            for module in teacher.modules():
-                module.to(self.device)
-        for module in stage.source.modules():
-            module.to(self.device)
         stage.source.place(self.rank, self.processes)
-        self.modules: dict[str, nn.Module] = {name: learner.module for name, learner in self.learners.items()}
         self.movers = {role: teacher for role, teacher in stage.teachers.items() if isinstance(teacher, Moving)}
-        for mover in self.movers.values():
-            mover.follow(self.modules)
-        self.probed = probe(stage, self.modules, self.device)
+        self.averaged = Average(stage.keep, settings.ema) if settings.ema else None
+        moving = [*self.movers.values(), *([self.averaged] if self.averaged else [])]
+        for mover in moving:
+            mover.follow({name: learner.module for name, learner in self.learners.items()})
+        self.placement = place(self.accelerator, settings)
+        self.placement.take(stage, [mover.inner for mover in moving if mover.inner is not None])
+        self.modules: dict[str, nn.Module] = {name: learner.module for name, learner in self.learners.items()}
+        self.probed = self._inside(lambda: probe(stage, self.modules, self.device))
         self.reading = self.probed.reading
         # checkpoints leave the frozen weights under adapters out, and know them by this
         self.frozen = {
@@ -84,10 +84,9 @@ class Loop:
         }
         for learner in self.learners.values() if settings.checkpointing else ():
             recompute(learner.module)
-        self.averaged = Average(stage.keep, settings.ema) if settings.ema else None
-        if self.averaged:
-            self.averaged.follow(self.modules)
         self._check()
+        for learner in self.learners.values():
+            self.placement.finish_learner(learner)
         for learner in self.learners.values():
             learner.train()  # a wrapper may say that it is in train mode when what it wraps is not
         self.optimizers = {name: make_optimizers(learner, settings) for name, learner in self.learners.items()}
@@ -97,7 +96,13 @@ class Loop:
         self._clipped = {
             name: [p for group in split(learner)[:2] for p in group] for name, learner in self.learners.items()
         }
-        self.wrapped = {name: self._wrap(learner) for name, learner in self.learners.items()}
+        self.wrapped = {
+            # a head above the last tap, or a learner read by others only, has parameters that get no gradient
+            name: self.placement.wrap(
+                learner, len(self.learners) > 1 or "logits" not in {ref.tap for ref in learner.needs()}
+            )
+            for name, learner in self.learners.items()
+        }
         self.scaler = torch.amp.GradScaler(self.device.type) if settings.precision == "fp16" else None
         # frozen modules inside a learner's graph must not collect gradients, nor a critic its student's
         self._bounded = len(self.learners) > 1 or bool(stage.derived)
@@ -108,15 +113,10 @@ class Loop:
             each = max(each, self.total // 20, 1)
         self.evaluate_every = settings.evaluate_every or each or 100
 
-    def _wrap(self, learner: Learner) -> nn.Module:
-        if self.processes == 1:
-            return learner
-        from accelerate.utils import DistributedDataParallelKwargs
-
-        # a head above the last tap, or a learner read by others only, has parameters that get no gradient
-        partly = len(self.learners) > 1 or "logits" not in {ref.tap for ref in learner.needs()}
-        self.accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=partly)
-        return self.accelerator.prepare_model(learner)
+    def _inside(self, run: Callable[[], T]) -> T:
+        """Run something that calls the learners' modules outside of their own passes."""
+        more = [self.averaged.module] if self.averaged else []
+        return self.placement.inside(run, [*self.modules.values(), *more])
 
     def _check(self) -> None:
         owners: dict[int, str] = {}
@@ -184,7 +184,8 @@ class Loop:
     def _steps(self) -> None:
         with self.stop.listening(), self.teaching():
             if self.stage.source.follows and self.number == 0 and self.stage.evaluate is not None:
-                self.stage.source.scored(self.stage.evaluate(self.modules[self.stage.keep]))
+                evaluate, module = self.stage.evaluate, self.modules[self.stage.keep]
+                self.stage.source.scored(self._inside(lambda: evaluate(module)))
             batches = self.batches()
             done = self.progress >= 1
             while not done:
@@ -228,11 +229,14 @@ class Loop:
             step = Step(batch, progress, number, seed, counts, shares[micro], self.modules, processes=self.processes)
             if self.processes > 1:
                 step.gather = gatherer(batch.weight, self.processes)
-            self.read(step, turn, first=number == 0 and micro == 0)
-            for learner in turn:
-                loss, values = self._loss(learner, step, len(turn))
-                self._backward(learner, loss, last)
-                add_logs(logs, learner.name, loss.detach(), values)
+            with contextlib.ExitStack() as stack:
+                for learner in turn:
+                    stack.enter_context(self.placement.together(self.wrapped[learner.name], last))
+                self.read(step, turn, first=number == 0 and micro == 0)
+                for learner in turn:
+                    loss, values = self._loss(learner, step, len(turn))
+                    self._backward(learner, loss)
+                    add_logs(logs, learner.name, loss.detach(), values)
         if self.device.type == "cpu" and self.processes == 1:
             check_finite(number, logs)  # before the step: the weights are still good
         self._update(turn)
@@ -270,29 +274,26 @@ class Loop:
             if learner in turn:
                 self.wrapped[name](step, self.reading, True)
             else:
-                with torch.no_grad(), self.reading.autocast():
-                    for role, taps in self.reading.own(name).items():
-                        step.put(role, learner.read(self.stage.task, step, role, taps, self.reading.views))
+                with torch.no_grad():
+                    self.wrapped[name](step, self.reading, True)
 
     def _loss(self, learner: Learner, step: Step, many: int) -> tuple[Tensor, dict[str, Tensor]]:
         if len(self.learners) > 1:  # what belongs to another learner reaches this one detached
             step = step.seen_by(learner.name, set(self.learners))
         return self.wrapped[learner.name](step, self.reading)
 
-    def _backward(self, learner: Learner, loss: Tensor, last: bool) -> None:
-        wrapped = self.wrapped[learner.name]
+    def _backward(self, learner: Learner, loss: Tensor) -> None:
         if self.processes > 1:
             loss = loss * self.processes  # DDP averages; the losses of the processes are parts of one sum
         if self.scaler:
             loss = self.scaler.scale(loss)
         inputs = self.parameters[learner.name] if self._bounded else None
-        waiting = self.accelerator.no_sync(wrapped) if self.processes > 1 and not last else contextlib.nullcontext()
-        with waiting:
-            if not loss.requires_grad:
-                raise RunError(f"The loss of {learner.name!r} does not depend on anything that it trains.")
-            loss.backward(inputs=inputs)
+        if not loss.requires_grad:
+            raise RunError(f"The loss of {learner.name!r} does not depend on anything that it trains.")
+        loss.backward(inputs=inputs)
 
     def _update(self, turn: list[Learner]) -> None:
+        self.placement.settle()
         for learner in turn:
             for optimizer in self.optimizers[learner.name]:
                 if self.scaler:
@@ -358,7 +359,9 @@ class Loop:
         return f"{kept}, the one before it step-{steps[-2]:08d}." if len(steps) > 1 else f"{kept}."
 
     def _finite(self) -> bool:
-        return all(bool(p.isfinite().all()) for learner in self.learners.values() for p in learner.parameters())
+        good = [bool(local(p).isfinite().all()) for learner in self.learners.values() for p in learner.parameters()]
+        broken = torch.tensor(float(not all(good)), device=self.device)
+        return float(self.accelerator.reduce(broken, "sum") if self.processes > 1 else broken) == 0
 
     def evaluate(self) -> bool:
         """Score the kept learner; returns whether the stage should end early."""
@@ -368,9 +371,9 @@ class Loop:
             self.metrics.add({"stage": self.index, "step": self.number, "generated": made})
         if self.stage.evaluate is None:
             return False
-        module = self.candidate
+        module, evaluate = self.candidate, self.stage.evaluate
         try:
-            scores = self.stage.evaluate(module)
+            scores = self._inside(lambda: evaluate(module))
         except ModelError as error:  # after finite losses: the last updates blew the weights up
             raise DivergedError(
                 f"{self.stage.keep!r} cannot be evaluated after step {self.number}: {error}", self.number - 1
@@ -385,20 +388,29 @@ class Loop:
     def finish(self) -> None:
         """Put the kept weights into the kept learner's module, and every module into eval mode."""
         module = self.modules[self.stage.keep]
+        self.placement.settle()
         if self.averaged:
             module.load_state_dict(self.averaged.module.state_dict())
         self.best.put_into(module)
         for each in self.modules.values():
             recompute(each, on=False)
+        self.give_back()
+        for each in self.modules.values():
             each.eval()
+
+    def give_back(self) -> None:
+        """The learners' modules are those that the stage was given, and whole."""
+        self.placement.give_back(self.learners.values())
+        self.modules = {name: learner.module for name, learner in self.learners.items()}
 
     # saving
     def save(self) -> None:
         """Write a checkpoint of the finished steps."""
         self.ledger.flush()
-        if self.checkpoints and self.rank == 0:
-            weights, rest = state_of(self)
-            self.checkpoints.save(self.number, weights, self.best.weights, rest)
+        if self.checkpoints and (self.rank == 0 or self.placement.sharded):
+            weights, rest = weights_of(self), rest_of(self)
+            if self.rank == 0:
+                self.checkpoints.save(self.number, weights, self.best.weights, rest)
         self._saved_at = time.monotonic()
 
     def _maybe_save(self) -> None:

@@ -69,6 +69,8 @@ class MixtureSource(PartSource):
     order of its own. Shares, measurements and places are in the checkpoint.
     """
 
+    draws = True
+
     def __init__(self, part: Part, domains: Sequence[str], batch_size: int | str, *, measure: Measure, mixture: DomainMixture,
                  every: int = 100, accumulate: int = 1, seed: int = 0, workers: int = 0):  # fmt: skip
         if every < 1:

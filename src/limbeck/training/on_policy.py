@@ -50,6 +50,8 @@ class OnPolicy(PartSource):
     any number of micro-batches and processes. `store`: a JSON Lines file for the teacher's answers.
     """
 
+    draws = True
+
     def __init__(self, part: Part, task: Task, batch_size: int | str, *, sampling: Sampling, student: float | Weight = 1.0,
                  teacher_share: float | Weight = 0.0, teacher: Any = None, mix: float = 0.0,
                  threshold: GenerationThreshold | None = None, answers: int = 1, checker: Checker | None = None,

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from limbeck.evaluation.record import sample_counts
+from limbeck.shards import local
 from limbeck.training.execute import Plan
 from limbeck.training.loop import Loop
+from limbeck.training.placement import running
 from limbeck.training.stage import Stage
 
 if TYPE_CHECKING:
@@ -21,7 +24,8 @@ def rehearse(plan: Plan, job: Job, times: int = 1) -> dict[str, Any]:
     """Captured shapes, parameter groups, counts, and estimated time and memory of the first stage of a plan.
 
     Stages that depend on results cannot be rehearsed; the answer says so. `times`: how often all is trained (seeds,
-    baseline). Memory is weights, gradients, optimizer states and the activations that one step keeps for backward.
+    baseline). Memory is that of one process: weights, gradients, optimizer states, and the activations that one step keeps
+    for backward.
     """
     from accelerate import Accelerator
 
@@ -39,18 +43,18 @@ def rehearse(plan: Plan, job: Job, times: int = 1) -> dict[str, Any]:
         ]
         for name in loop.learners
     }  # fmt: skip
-    weights = sum(p.numel() * p.element_size() for learner in loop.learners.values() for p in learner.parameters())
-    states = sum(
-        value.numel() * value.element_size()
+    parameters = [p for learner in loop.learners.values() for p in learner.parameters()]
+    states = [
+        value
         for found in loop.optimizers.values() for optimizer in found for state in optimizer.state.values()
         for value in state.values() if isinstance(value, torch.Tensor)
-    )  # fmt: skip
-    teachers = sum(
-        p.numel() * p.element_size()
-        for t in stage.teachers.values()
-        for module in t.modules()
-        for p in module.parameters()
-    )
+    ]  # fmt: skip
+    needed = {
+        "teachers": _bytes(p for teacher in stage.teachers.values() for m in running(teacher) for p in m.parameters()),
+        "weights": _bytes(parameters), "gradients": _bytes(p for p in parameters if p.requires_grad),
+        "optimizer": _bytes(states), "activations": activations,
+    }  # fmt: skip
+    loop.give_back()
     return {
         "objective": str(next(iter(loop.learners.values())).objective), "stage": stage.describe(),
         "stages": "1" if isinstance(plan, Stage) else "several: later ones depend on the results of earlier ones",
@@ -58,9 +62,13 @@ def rehearse(plan: Plan, job: Job, times: int = 1) -> dict[str, Any]:
         "samples": {name.removeprefix("train, "): count for name, count in sample_counts(job.data).items()},
         "steps": loop.total, "seconds_per_step": round(seconds, 6), "trainings": times,
         "estimated_seconds": None if loop.total is None else round(seconds * loop.total * times, 1),
-        "estimated_bytes": {"teachers": teachers, "weights": weights, "gradients": weights, "optimizer": states,
-                            "activations": activations},
+        "estimated_bytes": needed,
     }  # fmt: skip
+
+
+def _bytes(tensors: Iterable[torch.Tensor]) -> int:
+    """What lies on this process."""
+    return sum(local(tensor).numel() * tensor.element_size() for tensor in tensors)
 
 
 def _steps(loop: Loop) -> tuple[float, int]:

@@ -22,6 +22,7 @@ class Settings:
     `schedule`: "cosine", "linear", "constant", or "step" (times `drop` at each progress of `drops`).
     `precision`: of the matrix products of students and teachers (autocast): "no", "bf16" or "fp16"; objectives are computed
     in float32. `checkpointing`: keep no activations inside the layers of Transformers models, and run them twice.
+    `shard`: over several processes, keep a piece of every weight, gradient and optimizer state on each (FSDP2).
     `ema`: decay of an average of the student, which is then what is evaluated and kept.
     `best`: the score that chooses the kept weights ("accuracy", "mse", ...), "last" for the last ones, None for the
     task's own. `evaluate_every` and `checkpoint_every` count optimizer steps; by default an epoch, and at least 1/20 of
@@ -45,6 +46,7 @@ class Settings:
     clip: float | None = None
     precision: str = "no"
     checkpointing: bool = False
+    shard: bool = False
     ema: float | None = None
     evaluate_every: int | None = None
     checkpoint_every: int | None = None
@@ -91,8 +93,9 @@ class Settings:
             value = getattr(self, name)
             if value is not None and (not _is_number(value) or not value > 0):
                 raise ArgumentError(f"{name}={value!r}: expected a positive number, or none.")
-        if not isinstance(self.checkpointing, bool):
-            raise ArgumentError(f"checkpointing={self.checkpointing!r}: expected true or false.")
+        for name in ("checkpointing", "shard"):
+            if not isinstance(getattr(self, name), bool):
+                raise ArgumentError(f"{name}={getattr(self, name)!r}: expected true or false.")
         if self.ema is not None and self.ema >= 1:
             raise ArgumentError(f"ema={self.ema!r}: expected a decay below 1, such as 0.999.")
 

@@ -28,6 +28,7 @@ class Source:
 
     steps_per_epoch: int | None = None
     progress: float = 0.0  # of the stage, from 0 to 1: set before each step
+    draws = False  # whether it runs models
     follows = False  # whether it follows the validation scores, and wants those from before the training too
 
     def micro_batches(self, number: int, models: Models) -> list[Batch]:
@@ -216,6 +217,8 @@ class DrawnSource(Source):
     `draw(models, generator)` gives a batch. A new one is drawn every `every` steps and kept in a buffer of `replay`
     batches; the steps between take an old one at random.
     """
+
+    draws = True
 
     def __init__(
         self, draw: Callable[[Models, torch.Generator], Batch], *, every: int = 1, replay: int = 1, seed: int = 0

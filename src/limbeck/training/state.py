@@ -7,35 +7,40 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from limbeck.errors import RunError
+from limbeck.shards import spread_optimizer, whole
 from limbeck.students.adapters import load_trained, trained_state
 
 if TYPE_CHECKING:
     from limbeck.training.loop import Loop
 
 
-def state_of(loop: Loop) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Weights of all learners and moving teachers, and the rest of what the next step depends on."""
+def weights_of(loop: Loop) -> dict[str, Tensor]:
+    """Weights of all learners and moving teachers; what lies in pieces is whole on the first process."""
     weights = {
         f"learner.{name}.{key}": value
         for name, learner in loop.learners.items() for key, value in trained_state(learner).items()
     }  # fmt: skip
     for role, mover in _movers(loop).items():
         weights |= {f"mover.{role}.{key}": value for key, value in mover.state_dict().items()}
-    rest = {
-        "optimizers": {name: [o.state_dict() for o in found] for name, found in loop.optimizers.items()},
+    return weights
+
+
+def rest_of(loop: Loop) -> dict[str, Any]:
+    """The rest of what the next step depends on."""
+    return {
+        "optimizers": {name: [whole(o.state_dict()) for o in found] for name, found in loop.optimizers.items()},
         "scaler": loop.scaler.state_dict() if loop.scaler else None,
         "source": loop.stage.source.state_dict(),
         "counters": [loop.number, loop.samples, loop.tokens],
         "best": loop.best.state_dict(), "last_scores": loop.last_scores, "print": loop.stage.fingerprint(),
         "frozen": loop.frozen,
     }  # fmt: skip
-    return weights, rest
 
 
 def restore(loop: Loop) -> None:
     """Go on from the newest checkpoint, if there is one. Raises RunError where it is another stage's."""
     assert loop.checkpoints is not None
-    found = loop.checkpoints.load(loop.device)
+    found = loop.checkpoints.load(onto(loop))
     loop.metrics.resume(loop.index, found[0] if found else 0)
     if found is None:
         return
@@ -48,7 +53,7 @@ def restore(loop: Loop) -> None:
     put(loop, weights, rest["frozen"])
     for name in loop.learners:
         for optimizer, state in zip(loop.optimizers[name], rest["optimizers"][name], strict=True):
-            optimizer.load_state_dict(state)
+            optimizer.load_state_dict(spread_optimizer(optimizer, state))
     for role, mover in _movers(loop).items():
         mover.load_state_dict(_with_prefix(weights, f"mover.{role}."))
     if loop.scaler:
@@ -57,6 +62,11 @@ def restore(loop: Loop) -> None:
     loop.number, loop.samples, loop.tokens = rest["counters"]
     loop.best.load_state_dict(rest["best"], best)
     loop.last_scores = rest["last_scores"]
+
+
+def onto(loop: Loop) -> str:
+    """Where saved weights are read to; safetensors takes no "cpu:0", as CPUs of several processes are called."""
+    return "cpu" if loop.placement.sharded or loop.device.type == "cpu" else str(loop.device)
 
 
 def put(loop: Loop, weights: dict[str, Tensor], frozen: dict[str, str]) -> None:
