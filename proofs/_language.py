@@ -5,6 +5,7 @@ Teachers are trained once and kept in runs/proofs, by their settings; a changed 
 
 from __future__ import annotations
 
+import copy
 import functools
 import hashlib
 import json
@@ -155,6 +156,19 @@ def reason_teacher(layers: int = 2, width: int = 96, **options: Any) -> nn.Modul
     """A teacher of sums."""
     data = tiny_reason()
     return kept(f"tiny-reason-{layers}x{width}", data, f"decoder:{layers},{width}", **{**REASON, **options})
+
+
+def reason_start(seed: int, steps: int = 900, student: str = "decoder:2,64") -> nn.Module:
+    """A student of sums after a short training on given answers: where learning from one's own answers begins."""
+    options = {**REASON, "steps": steps, "batch_size": 32, "seed": seed}
+    return kept(f"tiny-reason-start-{seed}", tiny_reason(), student, **options)
+
+
+def reasoned(recipe: str, seed: int, student: nn.Module, **options: Any) -> lb.Run:
+    """A recipe on sums, from a student that has begun, taught by the teacher of sums; the answers to 200 test sums scored."""
+    given = {**REASON, "steps": 150, "batch_size": 32, "learning_rate": 1e-3, "teacher": reason_teacher(),
+             "generate": 200, "checker": check, **options}  # fmt: skip
+    return trained(recipe, seed=seed, data=tiny_reason(), student=copy.deepcopy(student), **given)
 
 
 # oracle-markov: a truth whose probabilities are known
