@@ -25,10 +25,13 @@ from limbeck.data.language_parts import TokenRows
 from limbeck.data.language_tokens import Document
 from limbeck.data.splits import take
 from limbeck.data.tokenizer import train_tokenizer
+from limbeck.objectives import cross_entropy
 from limbeck.proving import paired
+from limbeck.recipes.registry import recipe
 from limbeck.students.declare import seeded
 from limbeck.tasks import resolve
 from limbeck.teachers.load import load_model
+from limbeck.training.sources import PartSource
 
 torch.set_num_threads(1)
 KEPT = Path(__file__).resolve().parents[1] / "runs" / "proofs"
@@ -169,6 +172,29 @@ def reasoned(recipe: str, seed: int, student: nn.Module, **options: Any) -> lb.R
     given = {**REASON, "steps": 150, "batch_size": 32, "learning_rate": 1e-3, "teacher": reason_teacher(),
              "generate": 200, "checker": check, **options}  # fmt: skip
     return trained(recipe, seed=seed, data=tiny_reason(), student=copy.deepcopy(student), **given)
+
+
+@recipe(paper="a baseline of proofs", year=2026, field="language", needs=("labels",), tasks=("causal_lm",))
+def given_answers(job: Any) -> Any:
+    """The given answers by cross-entropy, in batches that are shuffled as those that models write: not sorted by length."""
+    return job.stage(cross_entropy(), source=PartSource.of(job.data.train, job.settings))
+
+
+def sampled_match(student: nn.Module, seed: int, number: int = 200) -> float:
+    """Percent of right answers to test sums, drawn at temperature 1."""
+    from limbeck.data.generate import Sampling, told
+    from limbeck.data.generate_models import find_ends, sampler_of
+    from limbeck.data.language_parts import prompts
+
+    data, task = tiny_reason(), resolve("causal_lm")
+    rows: Any = data.parts["test"]
+    task.load(data)  # takes the data's tokenizer
+    ends = find_ends(rows, student, tokenizer=data.tokenizer)
+    asked = prompts(rows, torch.arange(min(number, len(rows))))
+    answers = sampler_of(student, task, ends).generate(asked, Sampling(32), torch.Generator().manual_seed(seed))
+    questions = [told(rows, place, data.tokenizer, ends)[0] for place in range(len(asked))]
+    right = [check(question, text) for question, text in zip(questions, answers.texts(data.tokenizer))]
+    return 100 * sum(right) / len(right)
 
 
 # oracle-markov: a truth whose probabilities are known

@@ -144,3 +144,7 @@ def test_a_run_has_the_scores_and_the_texts_side_by_side(tmp_path):
     assert "What they write" in (tmp_path / "report.html").read_text()
     assert "generation" not in lb.distill("lm_kd", **{**given, "generate": 0, "baseline": None}).record
     assert run.record["models"]
+    asked.clear()  # the same checker for rewards and for scores
+    rewarded = lb.distill("kdrl", **{**given, "baseline": None, "measure": False}, answers=4, max_new_tokens=4)
+    assert len(asked) == 3 * 16
+    assert "generation" not in rewarded.record

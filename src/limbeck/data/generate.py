@@ -165,6 +165,15 @@ def repeated(prompts: Batch, times: int) -> Batch:
     return found
 
 
+def as_prompts(rows: Sequence[Sequence[int]], padding: int = 0) -> Batch:
+    """Token ids, one row for each prompt, as `language_parts.prompts` gives prompts: padded on the left."""
+    width = max(map(len, rows))
+    ids = torch.tensor([[padding] * (width - len(row)) + list(row) for row in rows])
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+    inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
+    return Batch(inputs, torch.arange(len(rows)), extra={"prompt": mask.sum(1)})
+
+
 def bare(prompts: Batch) -> list[list[int]]:
     """The token ids of prompts, without padding."""
     ids, mask = prompts.inputs["input_ids"].tolist(), prompts.inputs["attention_mask"].bool().tolist()

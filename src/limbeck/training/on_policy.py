@@ -18,6 +18,8 @@ from limbeck.errors import ArgumentError, DataError, DivergedError, ModelError
 from limbeck.functional.pace import GenerationThreshold
 from limbeck.objectives.weights import Weight, as_weight
 from limbeck.signals.step import derive
+from limbeck.teachers.base import as_teacher
+from limbeck.training.repair import repaired
 from limbeck.training.rollout_rows import RolloutRows
 from limbeck.training.rollouts import Rollout, documents, exchanged, log_probabilities
 from limbeck.training.samples import Samples
@@ -36,7 +38,8 @@ class OnPolicy(PartSource):
     Who answers is drawn for each step: the student with the probability `student`, the teacher with `teacher_share`, numbers
     or schedules of progress; else the batch is the data's. With a `threshold` (DistiLLM) the student's probability follows
     the validation loss, and batches may come from a buffer of old answers. `sampling`: how answers are drawn.
-    `mix`: the teacher's share in the distribution that the student's answers are drawn from (MiniLLM).
+    `mix`: the teacher's share in the distribution that the student's answers are drawn from (MiniLLM). `repair`: each of the
+    student's answers gets the teacher's token where the two differ most, and is written anew from there (see `repaired`).
 
     `answers` to each prompt, of which `batch_size` has so many fewer: `extra["group"]` numbers the prompts. A `checker`
     (prompt, answer, reference) -> float gives `extra["reward"]`. `score`: "old" and/or "teacher", whose log-probabilities of
@@ -53,7 +56,7 @@ class OnPolicy(PartSource):
     draws = True
 
     def __init__(self, part: Part, task: Task, batch_size: int | str, *, sampling: Sampling, student: float | Weight = 1.0,
-                 teacher_share: float | Weight = 0.0, teacher: Any = None, mix: float = 0.0,
+                 teacher_share: float | Weight = 0.0, teacher: Any = None, mix: float = 0.0, repair: bool = False,
                  threshold: GenerationThreshold | None = None, answers: int = 1, checker: Checker | None = None,
                  score: tuple[str, ...] = (), judge: Judge | None = None, reuse: int = 1, beside: Part | None = None,
                  start: int | None = None, store: Path | None = None, accumulate: int = 1, seed: int = 0):  # fmt: skip
@@ -64,6 +67,7 @@ class OnPolicy(PartSource):
         super().__init__(rows, count // answers, accumulate=accumulate, seed=seed)
         self.rows, self.task, self.sampling, self.teacher, self.mix = rows, task, sampling, teacher, mix
         self.student, self.teacher_share, self.threshold = as_weight(student), as_weight(teacher_share), threshold
+        self.repair = repair
         self.follows = threshold is not None
         # as it begins: a stage's description does not change while it runs
         self.who = str(threshold or f"student {self.student}, teacher {self.teacher_share}")
@@ -81,7 +85,7 @@ class OnPolicy(PartSource):
         self.steps_per_epoch *= reuse
 
     def _check(self) -> None:
-        asks = bool(self.mix or "teacher" in self.score or not self.teacher_share.is_zero)
+        asks = bool(self.mix or self.repair or "teacher" in self.score or not self.teacher_share.is_zero)
         if asks and self.teacher is None:
             raise ArgumentError("Answers are to be written or scored by a teacher, and there is none: give teacher=.")
         once = [self.answers > 1, self.checker is not None, bool(self.score), self.judge is not None, self.reuse > 1]
@@ -93,7 +97,13 @@ class OnPolicy(PartSource):
             raise ArgumentError(f"reuse={self.reuse}, answers={self.answers}: expected whole numbers of 1 or more.")
 
     def describe(self) -> str:
-        more = {"answers": self.answers, "mix": self.mix, "reuse": self.reuse, "score": self.score}
+        more = {
+            "answers": self.answers,
+            "mix": self.mix,
+            "repair": self.repair,
+            "reuse": self.reuse,
+            "score": self.score,
+        }
         beside = "" if self.beside is None else f"; beside {self.beside.describe()}"
         return f"{super().describe()}; {self.who}; {self.sampling}; {more}{beside}"
 
@@ -166,6 +176,12 @@ class OnPolicy(PartSource):
         if len(mine):
             asked, numbers = picked(asked, mine), None if numbers is None else numbers[mine]
             found.answers = self._samplers[id(student)].generate(asked, self.sampling, numbers=numbers)
+            if self.repair:
+                again = self.sampling.numbers(len(places), self._generator("repair", number))
+                found.answers, _ = repaired(
+                    asked, found.answers, student, as_teacher(self.teacher), self.task, self._samplers[id(student)],
+                    self.sampling, None if again is None else again[mine], self.rows.padding,
+                )  # fmt: skip
         self._evaluate(found, asked, student)
         rollout = exchanged(found, self.rank, self.processes)
         self._count("student", rollout.answers)
