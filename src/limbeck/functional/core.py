@@ -28,7 +28,7 @@ class Declaration:
     """What a formula needs. `inputs` are its positional parameters, in order: student, teacher and/or labels.
 
     `unlabelled` is "drop" where a formula with labels leaves out items that have none, "keep" where it has a value
-    for them too.
+    for them too. `sparse`: its teacher may also be what a store kept of one, of which it asks `largest(k)`.
     """
 
     name: str
@@ -38,6 +38,7 @@ class Declaration:
     teacher: str | None
     options: dict[str, Any]
     unlabelled: str = "drop"
+    sparse: bool = False
 
     @property
     def labels(self) -> bool:
@@ -45,7 +46,12 @@ class Declaration:
 
 
 def objective(
-    *, per: Per, student: str | None = None, teacher: str | None = None, unlabelled: Literal["drop", "keep"] = "drop"
+    *,
+    per: Per,
+    student: str | None = None,
+    teacher: str | None = None,
+    unlabelled: Literal["drop", "keep"] = "drop",
+    sparse: bool = False,
 ) -> Callable[[F], F]:
     """Declare a pure function as a formula of distillation.
 
@@ -69,7 +75,7 @@ def objective(
         declaration = Declaration(
             function.__name__, per, inputs,
             student or ("logits" if "student" in inputs else None),
-            teacher or ("logits" if "teacher" in inputs else None), options, unlabelled,
+            teacher or ("logits" if "teacher" in inputs else None), options, unlabelled, sparse,
         )  # fmt: skip
         function.declaration = declaration  # type: ignore[attr-defined]
         return function

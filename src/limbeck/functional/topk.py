@@ -19,7 +19,7 @@ and only approximate for the mass outside. No T^2. Teachers are detached. Source
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -40,11 +40,14 @@ def _log_sum(values: Tensor) -> Tensor:
     return values.masked_fill(none[..., None], 0).logsumexp(-1).masked_fill(none, -torch.inf)
 
 
-def largest(logits: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+def largest(logits: Any, k: int) -> tuple[Tensor, Tensor, Tensor]:
     """Ids [..., k] and log-probabilities [..., k] of the k largest logits [..., classes], and the log mass [...] of the
-    rest (-inf where k is all of them). A k beyond the number of classes means all. In float32 at least, detached."""
+    rest (-inf where k is all of them). A k beyond the number of classes means all. In float32 at least, detached.
+    What a store kept of a teacher (`limbeck.signals.store.TopK`) has them already."""
     if k < 1:
         raise ArgumentError(f"k={k!r}: expected 1 or more classes to keep.")
+    if not isinstance(logits, Tensor):
+        return logits.largest(k)
     log_p = _log_softmax(logits.detach())
     kept, ids = log_p.topk(min(k, log_p.shape[-1]), dim=-1)
     return ids, kept, _log_sum(log_p.scatter(-1, ids, -torch.inf))
@@ -97,14 +100,16 @@ def _compared(student: Tensor, ids: Tensor, log_p: Tensor, log_tail: Tensor | No
         )
     if missing == "zero":
         tail = torch.full_like(t[..., 0], -torch.inf)
-    elif log_tail is None:
-        tail = torch.log1p(-t.exp().sum(-1).clamp(max=1))
     else:
-        tail = log_tail.detach().to(q.dtype)
-        tail = tail.masked_fill(tail < _STORED_NONE, -torch.inf)
+        tail = torch.log1p(-t.exp().sum(-1).clamp(max=1)) if log_tail is None else log_tail.detach().to(q.dtype)
     rest = _log_sum(q.scatter(-1, ids, -torch.inf))
-    teacher = (torch.cat([t, tail[..., None]], -1) / temperature).log_softmax(-1)
-    return teacher, torch.cat([kept, rest[..., None]], -1)
+    return stored_target(t, tail, temperature), torch.cat([kept, rest[..., None]], -1)
+
+
+def stored_target(log_p: Tensor, log_tail: Tensor, temperature: float) -> Tensor:
+    """Log-probabilities [..., k + 1] of k classes [..., k] and the rest [...], softened; no mass where a store says so."""
+    target = torch.cat([log_p, log_tail[..., None]], -1)
+    return (target.masked_fill(target < _STORED_NONE, -torch.inf) / temperature).log_softmax(-1)
 
 
 def _conditional(log_p: Tensor, floor: float) -> Tensor:
@@ -182,7 +187,7 @@ def sparse_ranking(student: Tensor, ids: Tensor, log_probabilities: Tensor, *, m
 
 
 # the same from whole logits
-@objective(per="item", student="logits", teacher="logits")
+@objective(per="item", student="logits", teacher="logits", sparse=True)
 def topk_forward_kl(student: Tensor, teacher: Tensor, *, k: int = 50, temperature: float = 1.0, missing: Missing = "rest",
                     floor: float = 0.0, mask: Tensor | None = None, reduction: Reduction = "mean") -> Tensor:  # fmt: skip
     """KL(p_T || p_S) over the teacher's k most likely classes and, by `missing`, the rest. Logits [..., classes]; values [...].
@@ -194,7 +199,7 @@ def topk_forward_kl(student: Tensor, teacher: Tensor, *, k: int = 50, temperatur
                              reduction=reduction)  # fmt: skip
 
 
-@objective(per="item", student="logits", teacher="logits")
+@objective(per="item", student="logits", teacher="logits", sparse=True)
 def topk_jensen_shannon(student: Tensor, teacher: Tensor, *, k: int = 50, beta: float = 0.5, temperature: float = 1.0,
                         missing: Missing = "rest", mask: Tensor | None = None,
                         reduction: Reduction = "mean") -> Tensor:  # fmt: skip
@@ -207,7 +212,7 @@ def topk_jensen_shannon(student: Tensor, teacher: Tensor, *, k: int = 50, beta: 
                                  reduction=reduction)  # fmt: skip
 
 
-@objective(per="item", student="logits", teacher="logits")
+@objective(per="item", student="logits", teacher="logits", sparse=True)
 def topk_total_variation(student: Tensor, teacher: Tensor, *, k: int = 50, temperature: float = 1.0,
                          missing: Missing = "rest", mask: Tensor | None = None,
                          reduction: Reduction = "mean") -> Tensor:  # fmt: skip
@@ -220,7 +225,7 @@ def topk_total_variation(student: Tensor, teacher: Tensor, *, k: int = 50, tempe
                                   reduction=reduction)  # fmt: skip
 
 
-@objective(per="item", student="logits", teacher="logits")
+@objective(per="item", student="logits", teacher="logits", sparse=True)
 def topk_hinge(student: Tensor, teacher: Tensor, *, k: int = 10, margin: float = 0.1, mask: Tensor | None = None,
                reduction: Reduction = "mean") -> Tensor:  # fmt: skip
     """`sparse_hinge` over pairs of the teacher's k most likely classes. Logits [..., classes]; values [...]."""
@@ -228,7 +233,7 @@ def topk_hinge(student: Tensor, teacher: Tensor, *, k: int = 10, margin: float =
     return sparse_hinge(student, ids, log_p, margin=margin, mask=mask, reduction=reduction)
 
 
-@objective(per="item", student="logits", teacher="logits")
+@objective(per="item", student="logits", teacher="logits", sparse=True)
 def topk_ranking(student: Tensor, teacher: Tensor, *, k: int = 10, mask: Tensor | None = None,
                  reduction: Reduction = "mean") -> Tensor:  # fmt: skip
     """`sparse_ranking` over pairs of the teacher's k most likely classes. Logits [..., classes]; values [...]."""

@@ -15,7 +15,6 @@ from limbeck import functional as f
 from limbeck.errors import ArgumentError, SignalError, nearest
 from limbeck.functional.core import UNLABELLED
 from limbeck.objectives.algebra import Term
-from limbeck.signals.lazy import Lazy
 from limbeck.signals.scores import label_log_probabilities
 from limbeck.signals.step import Ref, Step
 
@@ -227,6 +226,6 @@ class SortedL1OfChunks(SortedL1):
         return super().shown() + ([f"merge={self.merge!r}"] if self.merge != "observed" else [])
 
 
-def _rows(logits: Lazy | Tensor, rows: Tensor) -> Tensor:
+def _rows(logits: Any, rows: Tensor) -> Tensor:
     """The logits [number, vocabulary] of rows of the flattened leading axes."""
-    return logits.block(rows) if isinstance(logits, Lazy) else logits.flatten(0, -2)[rows]
+    return logits.flatten(0, -2)[rows] if isinstance(logits, Tensor) else logits.block(rows)

@@ -15,6 +15,7 @@ from limbeck.objectives.algebra import Term
 from limbeck.objectives.projectors import projector
 from limbeck.signals.blocks import TokenTerm
 from limbeck.signals.step import Ref, Step
+from limbeck.signals.store_encode import TopK
 
 P = ParamSpec("P")
 
@@ -168,7 +169,9 @@ def check_one_tokenizer(name: str, step: Step, student: Ref, teacher: Ref) -> No
 
 
 def upcast(value: Any) -> Any:
-    """Half-precision signals to float32: objectives are computed outside autocast."""
+    """Half-precision signals to float32: objectives are computed outside autocast. What a store kept is made whole."""
+    if isinstance(value, TopK):
+        return value.dense()
     return value.float() if isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16) else value
 
 

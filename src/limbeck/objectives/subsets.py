@@ -142,6 +142,8 @@ def _norms(student: Any, teacher: Any, rows: Tensor, top_k: int | None) -> Tenso
     def logits(signal: Any, at: Tensor) -> Tensor:
         if isinstance(signal, Lazy):
             return replace(signal, size=size).block(at)
+        if not isinstance(signal, Tensor):  # what a store kept
+            return signal.block(at)[:, :size]
         return signal.reshape(-1, signal.shape[-1])[at, :size]
 
     def compare(*_: Any) -> Tensor:

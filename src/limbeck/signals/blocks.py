@@ -11,6 +11,8 @@ from torch import Tensor
 
 from limbeck.errors import SignalError
 from limbeck.functional.core import Declaration
+from limbeck.functional.topk import largest
+from limbeck.signals.store_encode import TopK
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,11 @@ class TokenTerm:
         declaration = self.declaration
         return declaration is not None and declaration.labels and declaration.unlabelled == "drop"
 
+    @property
+    def sparse(self) -> bool:
+        """Whether it takes what a store kept of a teacher as it is."""
+        return self.declaration is not None and self.declaration.sparse
+
     def check(self, teacher: bool, labels: bool) -> None:
         """Raise SignalError where this term cannot be walked with what is given."""
         declaration = self.declaration
@@ -85,7 +92,7 @@ class TokenTerm:
             if kind in declaration.inputs and not given:
                 raise SignalError(f"{self.name!r} needs {kind}, and the walk was given none.")
 
-    def __call__(self, student: Tensor, teacher: Tensor | None, labels: Tensor | None) -> Tensor:
+    def __call__(self, student: Tensor, teacher: Tensor | TopK | None, labels: Tensor | None) -> Tensor:
         """Values [block] of a block of rows."""
         declaration = self.declaration
         if declaration is None:
@@ -133,7 +140,8 @@ class TokenTerm:
 class Block:
     """A few rows of logits that are compared at once, in buffers that the next ones overwrite, and what closed forms share.
 
-    `logits` [rows, V], `teacher_logits` [rows, V] or None, `labels` [rows] or None. Softmaxes are computed once for all
+    `logits` [rows, V], `teacher_logits` [rows, V] or None, `labels` [rows] or None; `kept`: what a store kept of a
+    teacher, where that is the teacher, whose logits are then made when they are asked for. Softmaxes are computed once for all
     terms. On a CPU there are no more rows than its cache holds: most of the time is spent in passes over these buffers.
     `overwrite`: a log-softmax at temperature 1 may take the place of its logits, since none but closed forms read them,
     which see no difference (others temperatures included: a softmax is blind to a shift).
@@ -147,11 +155,15 @@ class Block:
         self._totals: dict[float, Tensor] = {}
         self._logits: dict[str, Tensor] = {}
         self.labels: Tensor | None = None
+        self.kept: TopK | None = None
 
-    def start(self, student: Tensor, teacher: Tensor | None, labels: Tensor | None) -> None:
+    def start(self, student: Tensor, teacher: Tensor | TopK | None, labels: Tensor | None) -> None:
         """The next rows. Nothing of the last ones is valid any more."""
         self.rows, self.labels = len(student), labels
-        self._logits = {"student": student} if teacher is None else {"student": student, "teacher": teacher}
+        self._logits = {"student": student}
+        self.kept = teacher if isinstance(teacher, TopK) else None
+        if isinstance(teacher, Tensor):
+            self._logits["teacher"] = teacher
         self._ready.clear()
         self._points.clear()
         self._totals.clear()
@@ -169,9 +181,15 @@ class Block:
 
     @property
     def teacher_logits(self) -> Tensor | None:
+        if self.kept is not None and "teacher" not in self._logits:
+            self._logits["teacher"] = self.kept.dense()[:, : self._full[1]].to(self._dtype)
         return self._logits.get("teacher")
 
     # what closed forms read; none of it may be changed
+    def largest(self, k: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The teacher's k largest: ids [rows, k], log-probabilities [rows, k], and the log mass [rows] of the rest."""
+        return largest(self.teacher_logits if self.kept is None else self.kept, k)
+
     def log_student(self, temperature: float = 1.0) -> Tensor:
         """log softmax(student / temperature) [rows, V]."""
         return self._log_softmax("student", temperature)
@@ -197,7 +215,8 @@ class Block:
         return out
 
     def _log_softmax(self, side: str, temperature: float) -> Tensor:
-        name, logits = f"log {side} {temperature}", self._logits[side]
+        name, logits = f"log {side} {temperature}", self.logits if side == "student" else self.teacher_logits
+        assert logits is not None
         out = logits if self.overwrite and temperature == 1 else self.buffer(name)
         if name not in self._ready:
             if temperature != 1:
@@ -224,11 +243,11 @@ class Block:
         known = self._totals.get(temperature)
         self._totals[temperature] = coefficient if known is None else known + coefficient
 
-    def add_at(self, temperature: float, index: Tensor, coefficient: Tensor) -> None:
-        """Add coefficient [rows] to the gradient at `log_student(temperature)[:, index]`, index [rows]."""
-        coefficient = coefficient / temperature
-        self._points.setdefault(temperature, []).append((index[:, None], coefficient[:, None]))
-        self._total(temperature, coefficient)
+    def add_at(self, temperature: float, index: Tensor, slope: Tensor) -> None:
+        """Add slope [rows, n] to the gradient at `log_student(temperature)` at some classes, index [rows, n]."""
+        slope = slope / temperature
+        self._points.setdefault(temperature, []).append((index, slope))
+        self._total(temperature, slope.sum(-1))
 
     def add_gradient(self, gradient: Tensor) -> None:
         """Add a gradient [rows, V] at the logits themselves."""
@@ -254,8 +273,8 @@ class Block:
                 slope = torch.addcmul(self.buffer(name), q, total[:, None], value=-1, out=q)
             else:
                 slope = q.mul_(-total[:, None])
-            for index, coefficient in self._points.get(temperature, ()):
-                slope.scatter_add_(1, index, coefficient)
+            for index, more in self._points.get(temperature, ()):
+                slope.scatter_add_(1, index, more)
             gradient = slope if gradient is None else gradient.add_(slope)
         return gradient
 

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from limbeck.functional.core import UNLABELLED
-from limbeck.functional.response import _FAR, cross_entropy, forward_kl, jensen_shannon, reverse_kl
+from limbeck.functional.response import _FAR, _NONE, _kl, cross_entropy, forward_kl, jensen_shannon, reverse_kl
 from limbeck.functional.tokens import skew_forward_kl, skew_reverse_kl, total_variation
+from limbeck.functional.topk import stored_target, topk_forward_kl
 from limbeck.signals.blocks import Block, closed_form
 
 
@@ -55,9 +56,9 @@ def _(block: Block, coefficient: Tensor, label_smoothing: float) -> Tensor:
     """-log q[label]: the derivative at log q is -1 at the label."""
     assert block.labels is not None
     known = block.labels != UNLABELLED
-    index = block.labels.where(known, 0)
-    block.add_at(1.0, index, -coefficient * known)
-    return -block.log_student().gather(1, index[:, None])[:, 0].where(known, 0)
+    index = block.labels.where(known, 0)[:, None]
+    block.add_at(1.0, index, (-coefficient * known)[:, None])
+    return -block.log_student().gather(1, index)[:, 0].where(known, 0)
 
 
 def _mixed(block: Block, gap: Tensor, weight: float, name: str) -> Tensor:
@@ -114,3 +115,20 @@ def _(block: Block, coefficient: Tensor, temperature: float) -> Tensor:
     slope = torch.sign(gap, out=block.buffer("mixed")).mul_(q)
     block.add(temperature, slope, 0.5 * coefficient, slope.sum(-1))
     return 0.5 * gap.abs_().sum(-1)
+
+
+@closed_form(topk_forward_kl, accepts=lambda k, temperature, missing, floor: (
+    k > 0 and temperature > 0 and missing == "rest" and not floor))  # fmt: skip
+def _(block: Block, coefficient: Tensor, k: int, temperature: float, missing: str, floor: float) -> Tensor:
+    """sum_i p_i (log p_i - log q_i) over the teacher's k classes and the rest, a class of its own: the derivative at log q is
+    -p at the k, and -p_rest q / q_rest at the others."""
+    ids, log_p, log_tail = block.largest(k)
+    target, log_q = stored_target(log_p, log_tail, temperature), block.log_student(temperature)
+    others = block.buffer("mixed").copy_(log_q).scatter_(1, ids, -torch.inf)
+    most = others.amax(-1, keepdim=True).clamp(min=_NONE)
+    mass = others.sub_(most).exp_().sum(-1)
+    log_rest = torch.log(mass) + most[:, 0]
+    p = target.exp()
+    block.add(temperature, others, (-coefficient * p[:, -1] / mass).where(p[:, -1] > 0, 0), mass)
+    block.add_at(temperature, ids, -coefficient[:, None] * p[:, :-1])
+    return _kl(target, torch.cat([log_q.gather(1, ids), log_rest[:, None]], -1))

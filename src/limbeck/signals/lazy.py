@@ -17,7 +17,7 @@ from torch import Tensor
 
 from limbeck.errors import SignalError
 from limbeck.signals.blocks import Post, TokenTerm
-from limbeck.signals.sides import leaves
+from limbeck.signals.sides import Logits, leaves
 from limbeck.signals.sweep import Sweep, ordinary_autograd, refuse_second_order, scaled, unit_of
 
 
@@ -104,7 +104,7 @@ class Lazy:
         return self.weight[: self.vocabulary].to(self.dtype), bias
 
 
-def walk(student: Lazy, teacher: Lazy | Tensor | None, labels: Tensor | None, mask: Tensor | None,
+def walk(student: Lazy, teacher: Logits | None, labels: Tensor | None, mask: Tensor | None,
          terms: Sequence[TokenTerm | Callable[..., Tensor]], weights: Tensor, *,
          memory: int | None = None) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Sums of token divergences over all tokens, without ever holding [tokens, vocabulary].

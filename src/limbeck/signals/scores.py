@@ -19,12 +19,11 @@ from limbeck.functional.preference import per_sequence
 from limbeck.functional.response import cross_entropy
 from limbeck.functional.selection import entropy
 from limbeck.signals.blocks import TokenTerm
-from limbeck.signals.lazy import Lazy
-from limbeck.signals.sides import leaves
+from limbeck.signals.sides import Logits, leaves
 from limbeck.signals.sweep import Sweep, ordinary_autograd, refuse_second_order, scaled, unit_of
 
 
-def token_values(student: Lazy | Tensor, teacher: Lazy | Tensor | None, labels: Tensor | None, mask: Tensor | None,
+def token_values(student: Logits, teacher: Logits | None, labels: Tensor | None, mask: Tensor | None,
                  term: TokenTerm | Callable[..., Tensor], *, memory: int | None = None) -> Tensor:  # fmt: skip
     """The values [...] of a token divergence, with a gradient for each, without ever holding a second [..., vocabulary].
 
@@ -68,12 +67,12 @@ class _TokenValues(torch.autograd.Function):
         return None, *(scaled(gradient, unit, dtype) for gradient, dtype in zip(gradients, dtypes))
 
 
-def label_log_probabilities(logits: Lazy | Tensor, labels: Tensor, mask: Tensor | None = None) -> Tensor:
+def label_log_probabilities(logits: Logits, labels: Tensor, mask: Tensor | None = None) -> Tensor:
     """log p[label] [...] of logits [..., vocabulary] and labels [...]; 0 where the label is -100 or the mask [...] is 0."""
     return -token_values(logits, None, labels, mask, cross_entropy)
 
 
-def sequence_log_probabilities(logits: Lazy | Tensor, labels: Tensor, mask: Tensor | None = None, *,
+def sequence_log_probabilities(logits: Logits, labels: Tensor, mask: Tensor | None = None, *,
                                average: bool = False) -> Tensor:  # fmt: skip
     """Sum over the labelled tokens of log p[label]: [batch] of logits [batch, tokens, vocabulary], labels [batch, tokens].
 
@@ -83,6 +82,6 @@ def sequence_log_probabilities(logits: Lazy | Tensor, labels: Tensor, mask: Tens
     return per_sequence(values, labelled(labels, mask), average=average)
 
 
-def token_entropies(logits: Lazy | Tensor, mask: Tensor | None = None, *, temperature: float = 1.0) -> Tensor:
+def token_entropies(logits: Logits, mask: Tensor | None = None, *, temperature: float = 1.0) -> Tensor:
     """-sum p log p [...] in nats of logits [..., vocabulary], softened by a temperature; 0 where the mask [...] is 0."""
     return token_values(logits, None, None, mask, TokenTerm(entropy, {"temperature": temperature}))

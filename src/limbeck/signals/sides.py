@@ -3,37 +3,50 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import Tensor
 
+from limbeck.signals.store_encode import TopK
+
 if TYPE_CHECKING:
     from limbeck.signals.lazy import Lazy
 
+Logits: TypeAlias = "Lazy | TopK | Tensor"
 Place = tuple[Tensor, ...]  # where some tokens are in the leading axes: indices [rows] for each axis
 
 
-def leaves(student: Lazy | Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """What logits are made of: hidden states, matrix and bias; whole ones stand in the place of hidden states."""
-    return (student, None, None) if isinstance(student, Tensor) else (student.hidden, student.weight, student.bias)
+def leaves(logits: Logits) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """What logits are made of: hidden states, matrix and bias; whole or stored ones stand in the place of hidden states."""
+    if isinstance(logits, TopK):
+        return logits.values, None, None
+    return (logits, None, None) if isinstance(logits, Tensor) else (logits.hidden, logits.weight, logits.bias)
 
 
-def side_of(logits: Lazy | Tensor, size: int, rows: int, part: int, exact: torch.dtype) -> Whole | Projected:
+def student_side(logits: Logits, size: int, rows: int, part: int, exact: torch.dtype) -> Whole | Projected:
     """What reads these logits: their first `size` of a row, in the dtype `exact`; blocks of `rows`, `part` at a time."""
     logits = logits.detach()
-    if isinstance(logits, Tensor):
-        return Whole(logits[..., :size], part, exact)
+    if isinstance(logits, Tensor | TopK):
+        return Whole(logits, size, part, exact)
     return Projected(replace(logits, size=size), rows, part, exact)
 
 
+def teacher_side(logits: Logits, size: int, rows: int, part: int,
+                 exact: torch.dtype) -> Whole | Stored | Projected:  # fmt: skip
+    """The same for a teacher: what was stored of one is handed on as it is, if all of its vocabulary is compared."""
+    if isinstance(logits, TopK) and size == logits.size:
+        return Stored(logits, part)
+    return student_side(logits, size, rows, part, exact)
+
+
 class Whole:
-    """Logits [..., size] that are there."""
+    """Logits that are there, or stored."""
 
     keeps = False
 
-    def __init__(self, logits: Tensor, part: int, exact: torch.dtype):
-        self.logits, self.part, self.exact = logits, part, exact
+    def __init__(self, logits: Tensor | TopK, size: int, part: int, exact: torch.dtype):
+        self.logits, self.size, self.part, self.exact = logits, size, part, exact
 
     def load(self, place: Place) -> None:
         """Go to the tokens of a block."""
@@ -41,15 +54,31 @@ class Whole:
 
     def read(self, number: int) -> Tensor:
         """The logits [rows, size] of a part of the block; what is read may be overwritten."""
-        return self.logits[self.places[number]].to(self.exact)
+        found = self.logits[self.places[number]]
+        return (found if isinstance(found, Tensor) else found.dense())[:, : self.size].to(self.exact)
 
     def put(self, number: int, gradient: Tensor | None, d_logits: Tensor | None) -> None:
         """Take the gradient at those of a part."""
         if gradient is not None and d_logits is not None:
-            d_logits[..., : self.logits.shape[-1]][self.places[number]] = gradient
+            d_logits[..., : self.size][self.places[number]] = gradient
 
     def add(self, d_logits: Tensor | None, d_weight: Tensor | None, d_bias: Tensor | None) -> None:
         """Nothing is left to do for a block."""
+
+
+class Stored:
+    """What a store kept of a teacher: never with a gradient, never whole."""
+
+    def __init__(self, kept: TopK, part: int):
+        self.kept, self.part = kept, part
+
+    def load(self, place: Place) -> None:
+        found, part = self.kept[place], self.part
+        self.parts = list(zip(found.values.split(part), found.ids.split(part), found.log_tail.split(part)))
+
+    def read(self, number: int) -> TopK:
+        values, ids, log_tail = self.parts[number]
+        return TopK(values, ids, log_tail, self.kept.size)
 
 
 class Projected:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from limbeck.errors import ArgumentError, SignalError, StoreError
+from limbeck.functional.topk import largest
 from limbeck.signals.store_levels import from_levels, to_levels
 
 # the name in a manifest, the name in a safetensors header
@@ -44,7 +45,8 @@ class TopK:
     """The k largest of `size` log-probabilities, and what mass the rest have together.
 
     values [..., k]: log-probabilities, descending; ids [..., k]: their classes (uint8, uint16 or uint32); log_tail [...]:
-    log of the summed probability of all other classes, -65504 where there are none.
+    log of the summed probability of all other classes, -65504 where there are none. As a teacher's signal it stands for
+    the logits that `dense()` gives, as `Lazy` does for a product: a walk makes them for a few tokens at a time.
     """
 
     values: Tensor
@@ -60,8 +62,61 @@ class TopK:
         """[..., size]"""
         return torch.Size((*self.values.shape[:-1], self.size))
 
+    @property
+    def ndim(self) -> int:
+        return self.values.ndim
+
+    @property
+    def device(self) -> torch.device:
+        return self.values.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the logits that it stands for."""
+        return torch.float32
+
+    @property
+    def requires_grad(self) -> bool:
+        return False
+
+    def detach(self) -> TopK:
+        return self
+
     def to(self, device: torch.device | str) -> TopK:
         return TopK(self.values.to(device), self.ids.to(device), self.log_tail.to(device), self.size)
+
+    def __getitem__(self, place: Any) -> TopK:
+        """Those of some places, by an index into the leading axes."""
+        return TopK(self.values[place], self.ids.long()[place], self.log_tail[place], self.size)
+
+    def whole(self) -> Tensor:
+        """All logits [..., size] as one tensor."""
+        return self.dense()
+
+    def block(self, rows: Tensor) -> Tensor:
+        """The logits [number, size] of some rows: indices [number] into the flattened leading axes."""
+        return self[torch.unravel_index(rows, self.shape[:-1])].dense()
+
+    def __truediv__(self, temperature: float) -> TopK:
+        """What the logits `dense()` are, divided by a temperature and made into log-probabilities again."""
+        rest = self.size - self.values.shape[-1]
+        values, tail = self.values.float() / temperature, self.log_tail.float()[..., None]
+        spread = math.log(rest) * (1 - 1 / temperature) if rest else 0.0  # rest * (tail / rest)^(1/T)
+        tail = (tail / temperature + spread).where(tail > FLOOR, FLOOR)
+        total = torch.cat([values, tail], -1).logsumexp(-1, keepdim=True)
+        return TopK(values - total, self.ids, (tail - total)[..., 0].clamp(min=FLOOR), self.size)
+
+    def largest(self, k: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Ids [..., k] and log-probabilities [..., k] of the k largest, log mass [...] of the rest, of the logits `dense()`.
+
+        What was not kept is evenly spread: of the classes beyond those that were, the first ones are taken.
+        """
+        if k > self.values.shape[-1]:
+            return largest(self.dense(), k)
+        values, tail = self.values.float(), self.log_tail.float()[..., None]
+        total = torch.logaddexp(values.logsumexp(-1, keepdim=True), tail)
+        rest = torch.cat([values[..., k:], tail], -1).logsumexp(-1)
+        return self.ids[..., :k].long(), values[..., :k] - total, rest - total[..., 0]
 
     def dense(self, fill: Literal["tail", "none"] = "tail") -> Tensor:
         """Log-probabilities [..., size] in float32 that sum to one: logits for whatever ignores a shift of all logits.

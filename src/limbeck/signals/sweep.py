@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,11 +12,7 @@ from torch import Tensor
 from limbeck.errors import SignalError
 from limbeck.functional.core import UNLABELLED
 from limbeck.signals.blocks import Block, TokenTerm
-from limbeck.signals.sides import leaves, side_of
-
-if TYPE_CHECKING:
-    from limbeck.signals.lazy import Lazy
-
+from limbeck.signals.sides import Logits, leaves, student_side, teacher_side
 
 # bytes of a row's part of a core's cache: passes over a few such buffers then stay within it
 CACHE = 1 << 19
@@ -33,8 +28,8 @@ class Sweep:
     `graph`: whether gradients were wanted when it was made.
     """
 
-    student: Lazy | Tensor
-    teacher: Lazy | Tensor | None
+    student: Logits
+    teacher: Logits | None
     labels: Tensor | None
     terms: list[TokenTerm]
     size: int
@@ -45,7 +40,7 @@ class Sweep:
     graph: bool
 
     @classmethod
-    def of(cls, student: Lazy | Tensor, teacher: Lazy | Tensor | None, labels: Tensor | None, mask: Tensor | None,
+    def of(cls, student: Logits, teacher: Logits | None, labels: Tensor | None, mask: Tensor | None,
            terms: list[TokenTerm], memory: int | None) -> Sweep:  # fmt: skip
         """Check what is given, cut both sides to the shared vocabulary, and find the tokens that count."""
         lead = list(student.shape[:-1])
@@ -89,8 +84,8 @@ class Sweep:
         at_logits = any(d is not None for d in (d_hidden, d_weight, d_bias))
         rows = min(self.block, len(self.rows))
         few = _few(self.size, self.exact, rows, self.rows.device)
-        student = side_of(self.student, self.size, rows, few, self.exact)
-        teacher = None if self.teacher is None else side_of(self.teacher, self.size, rows, few, self.exact)
+        student = student_side(self.student, self.size, rows, few, self.exact)
+        teacher = None if self.teacher is None else teacher_side(self.teacher, self.size, rows, few, self.exact)
         forms = [term.closed() if at_logits else None for term in self.terms]
         overwrite = all(form is not None for form in forms) and not student.keeps
         block = Block(few, self.size, self.exact, self.rows.device, overwrite)
@@ -117,16 +112,14 @@ class Sweep:
         return torch.stack([torch.cat(values).to(self.exact) for values in found]) if rows else coefficients
 
 
-def _block(
-    student: Lazy | Tensor, teacher: Lazy | Tensor | None, size: int, exact: torch.dtype, memory: int | None
-) -> int:
-    """How many rows of logits [rows, size] of both sides go into the memory; one at least."""
+def _block(student: Logits, teacher: Logits | None, size: int, exact: torch.dtype, memory: int | None) -> int:
+    """How many rows of logits [rows, size], of both sides where both are lazy, go into the memory; one at least."""
+    matrices = [leaves(side)[1] for side in (student, teacher) if side is not None]
     if memory is None:
-        weight = leaves(student)[1]
-        memory = max(MEMORY, 0 if weight is None else weight.numel() * exact.itemsize)
+        memory = max(MEMORY, 0 if matrices[0] is None else matrices[0].numel() * exact.itemsize)
     if memory < 1:
         raise SignalError(f"memory={memory}: expected the bytes that a block of logits may take; 128 MiB are fast.")
-    return max(1, memory // ((1 if teacher is None else 2) * size * exact.itemsize))
+    return max(1, memory // (max(1, sum(one is not None for one in matrices)) * size * exact.itemsize))
 
 
 def _few(size: int, exact: torch.dtype, rows: int, device: torch.device) -> int:
@@ -136,7 +129,7 @@ def _few(size: int, exact: torch.dtype, rows: int, device: torch.device) -> int:
     return max(1, min(rows, torch.get_num_threads() * max(1, CACHE // (size * exact.itemsize))))
 
 
-def _rows(student: Lazy | Tensor, labels: Tensor | None, mask: Tensor | None, terms: Sequence[TokenTerm],
+def _rows(student: Logits, labels: Tensor | None, mask: Tensor | None, terms: Sequence[TokenTerm],
           size: int) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Indices [n] of the tokens that count, and how much each counts [n]."""
     mask = None if mask is None else mask.reshape(-1)
@@ -157,7 +150,8 @@ def _by_autograd(term: TokenTerm, block: Block, coefficient: Tensor, at_logits: 
     """The values of a term; adds their gradient at the block's logits to the block, those of parameters to `slopes`."""
     with torch.set_grad_enabled(at_logits or bool(slopes) or check):
         leaf = block.logits.detach().requires_grad_(at_logits)
-        values = term(leaf, block.teacher_logits, block.labels)
+        teacher = block.kept if term.sparse and block.kept is not None else block.teacher_logits
+        values = term(leaf, teacher, block.labels)
         targets = [*([leaf] if at_logits else []), *(p for p in term.parameters if id(p) in slopes)]
         if values.requires_grad and check:
             term.check_parameters(values, leaf)

@@ -340,4 +340,4 @@ def tally_rows(tally: TokenTally, logits: Any, labels: Tensor, teacher: Any = No
 
 
 def _rows(logits: Any, rows: Tensor, shape: torch.Size) -> Tensor:
-    return logits.block(rows) if isinstance(logits, Lazy) else logits[torch.unravel_index(rows, shape)]
+    return logits[torch.unravel_index(rows, shape)] if isinstance(logits, Tensor) else logits.block(rows)

@@ -49,7 +49,7 @@ class Composed(Derived):
     def derive(self, step: Step, taps: Sequence[str], task: Task) -> dict[str, Any]:
         pair = [step.signal(ref).detach() for ref in self.sources(taps)]
         if not all(isinstance(one, Lazy) for one in pair):
-            pair = [one.whole() if isinstance(one, Lazy) else one for one in pair]
+            pair = [one if isinstance(one, Tensor) else one.whole() for one in pair]
         size = min(one.shape[-1] for one in pair)
         if pair[0].shape[:-1] != pair[1].shape[:-1]:
             raise SignalError(

@@ -69,7 +69,7 @@ class Ensemble(Teacher):
             read = teacher.read(batch, needed, task, progress=progress)
             signals.update({f"{name}.{tap}": read[tap] for tap in wanted[name]})
             if mean:
-                outputs[name] = read["logits"]
+                outputs[name] = read["logits"].whole() if hasattr(read["logits"], "whole") else read["logits"]
         if mean:
             signals["logits"] = self._mean(outputs, task)
         return signals

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from limbeck.signals.store import SignalStore, TopK
+from limbeck.signals.store import SignalStore
 from limbeck.teachers.base import Teacher
 
 if TYPE_CHECKING:
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 class StoredTeacher(Teacher):
     """The signals of a store, or of the store in a folder, by `batch.ids` and `batch.view`.
 
-    They come in float32 on the device of the batch. Logits of which the top k were stored come as log-probabilities with
-    an evenly spread tail (`TopK.dense`); `store.read` gives them as they are.
+    They come in float32 on the device of the batch. Logits of which the top k were stored stand for log-probabilities with
+    an evenly spread tail: these are made here (`TopK.dense`), or, for a task whose logits are lazy, by the walk for a few
+    tokens at a time. `store.read` gives them as they are.
     """
 
     stored = True
@@ -35,11 +36,12 @@ class StoredTeacher(Teacher):
 
     def read(self, batch: Batch, taps: Sequence[str], task: Task, *, progress: float = 0.0) -> dict[str, Any]:
         """Stored signals [batch, ...]. Raises SignalError for another tap, StoreError for samples or views not stored."""
-        device = batch.ids.device
-        found: dict[str, Tensor] = {}
+        device, lazy = batch.ids.device, getattr(task, "lazy", False)
+        found: dict[str, Any] = {}
         for name, value in self.store.read(batch.ids, batch.view, taps).items():
             # moved before it is made larger: float32 is twice, dense many times what was stored
-            found[name] = value.to(device).dense() if isinstance(value, TopK) else value.to(device).float()
+            here = value.to(device)
+            found[name] = here.float() if isinstance(here, Tensor) else here if lazy else here.dense()
         return found
 
     def identity(self) -> str:

@@ -25,9 +25,8 @@ GRID = tuple(round(0.5 * 1.1**k, 4) for k in range(22))  # 0.5 to 3.7
 
 def tempered(logits: Any, temperature: float) -> Any:
     """Logits divided by a temperature, lazy ones without being made."""
-    if isinstance(logits, Tensor):
-        return logits / temperature
-    assert isinstance(logits, Lazy)
+    if not isinstance(logits, Lazy):
+        return logits / temperature  # whole, or what a store kept
     post, cap = logits.post, logits.post.softcap
     # c tanh(x / c) / T = (c / T) tanh((x / T) / (c / T))
     return replace(logits, post=Post(post.scale / temperature, None if cap is None else cap / temperature))
@@ -80,7 +79,7 @@ def calibrating_temperature(teacher: Teacher, part: Part, task: Task, *, grid: S
         if labels is None:
             break
         for rows in (labels.reshape(-1) != UNLABELLED).nonzero()[:, 0].split(256):
-            z = logits.block(rows) if isinstance(logits, Lazy) else logits.reshape(-1, logits.shape[-1])[rows]
+            z = logits.reshape(-1, logits.shape[-1])[rows] if isinstance(logits, Tensor) else logits.block(rows)
             right.append(z.argmax(-1) == labels.reshape(-1)[rows].to(z.device))
             for temperature in grid:
                 confidence[temperature].append((z.float() / temperature).softmax(-1).amax(-1))
