@@ -186,6 +186,23 @@ def test_initialisation_depends_on_the_seed_alone():
     assert not torch.equal(first.fc.weight, other.fc.weight)
 
 
+@pytest.mark.parametrize("spec", ["mlp:16", "cnn:4", "resnet:8"])
+def test_a_student_of_values_begins_around_them(spec):
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.stack([500 + 50 * torch.randn(64, generator=generator), torch.full((64,), -3.0)], 1)
+    labels[:20] = float("nan")  # hidden ones have no say
+    part = TensorPart("train", torch.randn(64, 3, 16, 16, generator=generator), labels)
+    found = (
+        build_student(spec, Data("values", "image", {"train": part}, target="values"), seed=1)
+        .eval()(part.inputs)
+        .detach()
+    )
+    known = labels[20:]
+    assert float(found[:, 0].mean()) == pytest.approx(float(known[:, 0].mean()), abs=2 * float(known[:, 0].std()))
+    assert 1 < float(found[:, 0].std()) < 200
+    assert float(found[:, 1].mean()) == pytest.approx(-3, abs=2)  # a constant has no spread to begin with
+
+
 def test_modules_and_functions_are_students_too():
     module = nn.Linear(2, 2)
     assert build_student(module) is module

@@ -251,6 +251,11 @@ def test_a_module_of_one_s_own_is_the_one_that_is_trained(network, wine):
         lb.distill("kd", teacher=network, student=nn.Linear(13, 2), data=wine, **QUICK)
 
 
+def test_values_in_the_hundreds_are_learnt_in_a_few_steps():
+    run = lb.distill("alone", student="mlp:64", data="diabetes", steps=150, progress=False, measure=False)
+    assert run.table[0]["r2"] > 0.2  # without a beginning around the values it is -3
+
+
 @pytest.mark.parametrize("kind", ["forest", "module", "both"])
 def test_numbers_as_targets(kind):
     data = lb.load_data("diabetes")

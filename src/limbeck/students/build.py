@@ -22,7 +22,7 @@ from torch import nn
 from limbeck._optional import need
 from limbeck.errors import ArgumentError, ModelError, nearest
 from limbeck.students.declare import builder, seeded, share, whole
-from limbeck.students.fill import complete, example_of
+from limbeck.students.fill import begin_at_values, complete, example_of
 from limbeck.students.language import text_decoder
 from limbeck.students.nets import ResNet, TextBag, WideResNet, conv3x3, initialise
 
@@ -281,4 +281,7 @@ def build_student(spec: Spec, data: Data | None = None, task: Task | None = None
     function, _ = SHORT[parsed.name]
     arguments = complete(parsed.name, function, parsed.arguments, data, task, model)
     with seeded(seed):
-        return function(**arguments)
+        made = function(**arguments)
+    if data is not None:
+        begin_at_values(made, data)
+    return made

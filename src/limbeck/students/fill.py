@@ -76,6 +76,25 @@ def _fits(name: str, data: Data) -> None:
     raise ModelError(f"The student {name!r} does not take what {data.name!r} holds ({data.kind}). Use {fitting}.")
 
 
+@torch.no_grad()
+def begin_at_values(module: nn.Module, data: Data) -> None:
+    """Let the outputs of a fresh student begin around the mean of the training values, with their spread.
+
+    Without it a student of values in the hundreds spends its training on reaching them. Nothing is done for classes.
+    """
+    labels = data.train.labels
+    if data.target != "values" or labels is None or not labels.is_floating_point():
+        return
+    known = labels[data.train.is_labelled()].reshape(-1, *labels.shape[1:])
+    width = 1 if labels.ndim == 1 else labels.shape[1]
+    heads = [child for child in module.modules() if isinstance(child, nn.Linear) and child.out_features == width]
+    if len(known) < 2 or not heads or heads[-1].bias is None:
+        return
+    mean, spread = known.mean(0).reshape(width), known.std(0).reshape(width)
+    heads[-1].bias.copy_(mean)
+    heads[-1].weight.mul_(torch.where(spread > 0, spread, 1.0)[:, None])
+
+
 def outputs_of(data: Data, task: Task | None = None) -> int:
     """How many outputs a model of these data has: classes, or values for each sample."""
     width = getattr(task, "width", None)
