@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from limbeck import functional, objectives, recipes
+    from limbeck.advice import advise
     from limbeck.api import distill
     from limbeck.data import Data, load_data
     from limbeck.errors import LimbeckError
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from limbeck.teachers.load import load_model
 
 _PLACES = {
-    "distill": "limbeck.api", "Run": "limbeck.run", "LimbeckError": "limbeck.errors",
+    "distill": "limbeck.api", "advise": "limbeck.advice", "Run": "limbeck.run", "LimbeckError": "limbeck.errors",
     "load_data": "limbeck.data", "Data": "limbeck.data", "Taps": "limbeck.signals.taps",
     "objective": "limbeck.functional.core", "compose": "limbeck.objectives.formula", "recipe": "limbeck.recipes.registry",
     "shrink": "limbeck.students.shrink", "load_model": "limbeck.teachers.load", "load_module": "limbeck.students.save",

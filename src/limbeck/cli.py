@@ -206,6 +206,29 @@ def describe(words: Words = None, json_: Json = False) -> None:
 
 
 @app.command()
+def advise(words: Words = None, config: Config = None, json_: Json = False) -> None:
+    """Say which of several teachers suits a student: short runs against each, equal steps and seeds.
+
+    **limbeck advise [RECIPE] teachers=[runs/a,runs/b,runs/c] student=... data=... steps=300 seeds=5** and the options of
+    `limbeck distill` for data and training. Shows the student's score against the teacher's size, and where it is best: a
+    peak, with its bootstrap interval, or none. Several students (student=[...]) also fit the law of capacity gap.
+    """
+    from limbeck.advice import advise as run_advise
+
+    plain, given = arguments(words, config)
+    given.setdefault("recipe", plain[0] if plain else None)
+    if len(plain) > 1:
+        raise ArgumentError(f"Expected one recipe, got {plain}. Arguments are written key=value.")
+    for needed in ("teachers", "student", "data"):
+        if needed not in given:
+            raise ArgumentError(
+                f"Missing: {needed}=. For example: limbeck advise teachers=[runs/a,runs/b] student=mlp:16 data=digits"
+            )
+    found = run_advise(given.pop("recipe"), **given)
+    show(found.plain) if json_ else found.show()
+
+
+@app.command()
 def store(words: Words = None, json_: Json = False) -> None:
     """Run a teacher once over data and keep its signals, so that training needs no teacher in memory.
 
