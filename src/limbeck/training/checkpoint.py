@@ -75,9 +75,7 @@ class Checkpoints:
         names = (re.fullmatch(r"step-(\d+)", child.name) for child in self.folder.iterdir())
         return sorted(int(match[1]) for match in names if match)
 
-    def load(
-        self, device: str = "cpu"
-    ) -> tuple[int, dict[str, Tensor], dict[str, Tensor], State] | None:
+    def load(self, device: str = "cpu") -> tuple[int, dict[str, Tensor], dict[str, Tensor], State] | None:
         """The newest checkpoint, or None. A half-written one has no final name and is never seen."""
         steps = self.steps()
         if not steps:

@@ -80,9 +80,9 @@ class Reading:
     """Which signals a stage reads of whom: the union of what all learners need, so that each module runs once."""
 
     def __init__(self, task: Task, learners: Mapping[str, Learner], derived: Mapping[str, Derived],
-                 views: Mapping[str, View], precision: str, device: torch.device):  # fmt: skip
+                 views: Mapping[str, View], precision: str, device: torch.device, cached: bool = True):  # fmt: skip
         self.task, self.views = task, views
-        self.device = device
+        self.device, self.cached = device, cached
         self.dtype = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
         self.taps: dict[str, list[str]] = {}
         self.watchers: dict[str, set[str]] = {}  # learner -> the other learners that look at it
@@ -123,4 +123,8 @@ class Reading:
         return self._made[learner.name]
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
-        return contextlib.nullcontext() if self.dtype is None else torch.autocast(self.device.type, dtype=self.dtype)
+        return (
+            contextlib.nullcontext()
+            if self.dtype is None
+            else torch.autocast(self.device.type, dtype=self.dtype, cache_enabled=self.cached)
+        )

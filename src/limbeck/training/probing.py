@@ -31,7 +31,10 @@ class Probed:
 
 def probe(stage: Stage, modules: Mapping[str, nn.Module], device: torch.device) -> Probed:
     """Run every role once, in eval mode and without gradient, and make the learnable parts of the objectives."""
-    reading = Reading(stage.task, stage.learners, stage.derived, stage.views, stage.settings.precision, device)
+    settings = stage.settings
+    # where layers are not to lie whole, or to keep nothing, autocast must not keep their rounded weights either
+    cached = not (settings.shard or settings.checkpointing)
+    reading = Reading(stage.task, stage.learners, stage.derived, stage.views, settings.precision, device, cached)
     _check_roles(stage, reading)
     modes = {child: child.training for learner in stage.learners.values() for child in learner.modules()}
     devices = [device] if device.type == "cuda" else []
