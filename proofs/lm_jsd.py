@@ -16,7 +16,7 @@ NOTE = (
 
 
 def measure(seed: int) -> dict[str, float]:
-    return given_text(seed, "lm_jsd")
+    return given_text(seed, "lm_jsd", kd=0.5)
 
 
 def judge(rows: list[dict[str, float]]) -> tuple[bool, str]:

@@ -17,7 +17,7 @@ NOTE = (
 
 
 def measure(seed: int) -> dict[str, float]:
-    return given_text(seed, "lm_reverse_kl")
+    return given_text(seed, "lm_reverse_kl", kd=0.5)
 
 
 def judge(rows: list[dict[str, float]]) -> tuple[bool, str]:

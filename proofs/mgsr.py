@@ -19,7 +19,7 @@ NOTE = (
 
 
 def measure(seed: int) -> dict[str, float]:
-    found = given_text(seed, "mgsr")
+    found = given_text(seed, "mgsr", kd=0.5)
     for name, options in (("without_span", {"span": 0.0}), ("without_dac", {"dac": 0.0})):
         run = trained("mgsr", seed=seed, data=tiny_lm(share=1 / 8), student="decoder:1,48", teacher=tiny_teacher(),
                       **options, **BUDGET)  # fmt: skip
