@@ -34,12 +34,13 @@ class Shape:
     @classmethod
     def of(cls, config: Any) -> Shape:
         """From a Transformers config, or what is read from its config.json."""
-        get = config.get if isinstance(config, dict) else lambda name, other=None: getattr(config, name, other)
-        heads = get("num_attention_heads")
-        head = get("head_dim") or get("hidden_size") // heads
-        kv = (get("num_key_value_heads") or heads) * head
-        sizes = get("num_hidden_layers"), get("hidden_size"), get("intermediate_size"), heads, head, kv, get("vocab_size")
-        return cls(*sizes, bool(get("tie_word_embeddings")))
+        known: dict[str, Any] = config if isinstance(config, dict) else config.to_dict()
+        heads = known["num_attention_heads"]
+        head = known.get("head_dim") or known["hidden_size"] // heads
+        return cls(
+            known["num_hidden_layers"], known["hidden_size"], known["intermediate_size"], heads, head,
+            (known.get("num_key_value_heads") or heads) * head, known["vocab_size"], bool(known.get("tie_word_embeddings")),
+        )  # fmt: skip
 
     @property
     def layer(self) -> int:
