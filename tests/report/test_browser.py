@@ -35,8 +35,19 @@ def browser() -> Iterator[Any]:
 def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("reports")
     made = {"full": records.full(), "hostile": records.worse_than_alone(), "least": records.only_student(),
-            "regression": records.regression(), "language": language()}  # fmt: skip
+            "regression": records.regression(), "language": language(), "one seed": one_seed()}  # fmt: skip
     return {name: render(record, folder / f"{name}.html") for name, record in made.items()}
+
+
+def one_seed() -> dict[str, Any]:
+    record = records.full()
+    for model in record["models"]:
+        for kind in ("scores", "agreement"):
+            model[kind] = {
+                name: {"mean": value["mean"], "std": None, "values": value["values"][:1]}
+                for name, value in (model.get(kind) or {}).items()
+            }
+    return record | {"seeds": [0]}
 
 
 class Visit:
@@ -85,6 +96,21 @@ class Visit:
                ).map(each => each.tagName + "." + each.className)"""
         )
 
+    def broken_words(self) -> list[str]:
+        """Words of the models table that go over two lines."""
+        return self.page.evaluate(
+            """() => {
+                 const found = [], range = document.createRange();
+                 const walk = document.createTreeWalker(document.querySelector("#models table"), NodeFilter.SHOW_TEXT);
+                 while (walk.nextNode()) for (const word of walk.currentNode.data.matchAll(/[a-z]+/gi)) {
+                   range.setStart(walk.currentNode, word.index);
+                   range.setEnd(walk.currentNode, word.index + word[0].length);
+                   if (new Set([...range.getClientRects()].map(rect => rect.top)).size > 1) found.push(word[0]);
+                 }
+                 return found;
+               }"""
+        )
+
 
 @pytest.fixture(scope="module")
 def visits(browser: Any, reports: dict[str, Path]) -> Iterator[dict[str, Visit]]:
@@ -120,6 +146,13 @@ def test_the_models_table_needs_no_scrolling_on_a_phone(visits):
     box = "document.querySelector('#models .scroll')"
     wide, seen = visits["narrow"].page.evaluate(f"[{box}.scrollWidth, {box}.clientWidth]")
     assert wide <= seen
+    assert visits["narrow"].broken_words() == []
+
+
+def test_no_word_of_a_run_of_one_seed_is_broken_on_a_phone(browser, reports):
+    with Visit(browser, reports["one seed"], 400) as visit:
+        assert visit.broken_words() == []
+        assert "points" in visit.page.locator("#models").inner_text()
 
 
 def test_the_legend_lies_below_its_plot(visits):

@@ -158,6 +158,33 @@ def test_each_number_of_the_table_stands_in_the_page():
     assert "How close the two models' probabilities lie" in words
 
 
+def test_the_split_and_long_lists_are_said_shortly():
+    record = records.full()
+    record["data"] |= {
+        "split": {
+            "seed": 3,
+            "made": {"test": 1200, "valid": 40},
+            "given": ["train"],
+            "sizes": {"train": 5, "test": 1200},
+        },
+        "standardized": {"mean": [0.123456789] * 30},
+    }
+    words = Page(page(record)).words.replace("\u00a0", " ")
+    assert "test 1,200, valid 40 (seed 3)" in words
+    assert "Parts that were given" in words
+    assert "Split, sizes" not in words
+    assert words.count("0.123,") == 20
+    assert "(30 in all)" in words
+
+
+def test_no_axis_of_shares_goes_beyond_all():
+    record = records.full()
+    record["models"][0]["scores"]["accuracy"] = {"mean": 1.0, "std": None, "values": [1.0]}
+    low, high = Page(page(record)).figures["plot-size"]["layout"]["yaxis"]["range"]
+    assert low < 95
+    assert 100 < high < 101
+
+
 def test_the_part_that_was_scored_is_named():
     record = records.full()
     record["data"]["scored on"] = "valid"

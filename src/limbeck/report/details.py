@@ -65,10 +65,23 @@ def data(record: Record) -> list[Html | None]:
         ("Data", given.get("name")),
         ("Kind", given.get("kind")),
         ("Classes", classes),
-        *flat(split, "Split"),
+        *_split(split),
     ]
     pairs += [pair for name, value in given.items() if name not in known for pair in flat(value, _words(name))]
     return [facts_row(tiles), table, facts(pairs), warnings(record)]
+
+
+def _split(given: Any) -> list[tuple[str, str]]:
+    """Which parts came with the data, and which were cut from training by which seed; the sizes stand above."""
+    if not isinstance(given, Mapping):
+        return flat(given, "Split")
+    made, seed = given.get("made"), given.get("seed")
+    pairs = flat(given.get("given"), "Parts that were given")
+    if isinstance(made, Mapping) and made:
+        listed = ", ".join(f"{part} {plain(number(size), 0)}" for part, size in made.items())
+        pairs.append(("Cut from training", listed if seed is None else f"{listed} (seed {seed})"))
+    rest = {key: value for key, value in given.items() if key not in ("made", "seed", "given", "sizes")}
+    return pairs + flat(rest, "Split")
 
 
 def facts_row(tiles: list[tuple[str, str]]) -> Html | None:
@@ -136,7 +149,8 @@ def flat(given: Any, name: str = "") -> list[tuple[str, str]]:
     if given is None or given in ("", [], ()):
         return []
     if isinstance(given, list | tuple):
-        return [(name, ", ".join(_line(each) for each in given))]
+        more = f", \u2026 ({len(given)} in all)" if len(given) > 20 else ""
+        return [(name, ", ".join(_line(each) for each in given[:20]) + more)]
     if "bytes" in name.lower().replace(",", "").split():
         return [(name.removesuffix(" bytes"), numbers.size(number(given)))] if number(given) is not None else []
     if isinstance(given, bool):
@@ -146,7 +160,9 @@ def flat(given: Any, name: str = "") -> list[tuple[str, str]]:
 
 def _line(given: Any) -> str:
     """A mapping in a list, in one line."""
-    return "; ".join(f"{key} {value}" for key, value in given.items()) if isinstance(given, Mapping) else str(given)
+    if isinstance(given, Mapping):
+        return "; ".join(f"{key} {value}" for key, value in given.items())
+    return f"{given:.3g}" if isinstance(given, float) else str(given)
 
 
 def _words(key: Any, first: bool = True) -> str:

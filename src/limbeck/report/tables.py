@@ -111,9 +111,9 @@ def _scores(columns: Sequence[Record], key: str, gaps: Mapping[str, tuple]) -> H
 
 
 def _spread(written: str) -> Html:
-    """A value and its spread, which goes below it where the window is narrow."""
-    value, mark, spread = written.partition(" \u00b1 ")
-    return join(value, tag("span", f" \u00b1 {spread}", class_="pm")) if mark else join(value)
+    """A value and its spread, or its unit alone, which goes below it where the window is narrow."""
+    value, mark, spread = written.partition(" \u00b1 " if " \u00b1 " in written else " points")
+    return join(value, tag("span", mark + spread, class_="pm")) if mark else join(value)
 
 
 def _best(columns: Sequence[Record], found: Sequence[Stat | None], what: Measure, gap: tuple | None) -> int | None:

@@ -77,6 +77,7 @@ def _trade_off(
     lowest = min(point.found.mean - (point.found.std or 0) for point in points)
     highest = max(point.found.mean + (point.found.std or 0) for point in points)
     pad = max((highest - lowest) * 0.2, abs(highest) * 0.002, 1e-12)
+    top = min(highest + pad, max(1.0, highest) + 0.3 * pad) if main.share else highest + pad  # there is no 102 %
     left, right = min(point.x for point in points), max(point.high or point.x for point in points)
     margin = max(1.8, (right / left) ** 0.15)
     low, high = left / margin, right * margin
@@ -84,9 +85,7 @@ def _trade_off(
     traces = [_trace(point, place, main, label, write) for point, place in zip(points, places)]
     layout = {
         "xaxis": axis(label, **log_ticks(low, high, write)),
-        "yaxis": axis(
-            main.label + (" (%)" if main.share else ""), range=[(lowest - pad) * scale, (highest + pad) * scale]
-        ),
+        "yaxis": axis(main.label + (" (%)" if main.share else ""), range=[(lowest - pad) * scale, top * scale]),
         "hovermode": "closest",
     }
     said = "; ".join(f"{point.name}: {main.text(point.found.mean)} at {write(point.x)}" for point in points)

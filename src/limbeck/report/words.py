@@ -191,7 +191,12 @@ _ALL = [
     Measure("parameters", "Parameters", "Numbers that were learnt.", "less"),
     Measure("bytes", "Bytes", "Size of the weights when saved.", "less"),
     Measure("macs", "MACs", "Multiply-accumulate operations for one sample.", "less"),
-    Measure("peak_memory_bytes", "Peak memory", "Most memory held while answering.", "less"),
+    Measure(
+        "peak_memory_bytes",
+        "Peak memory",
+        "Weights, and the most that answering one sample holds at once; libraries are not counted.",
+        "less",
+    ),
 ]
 MEASURES = {measure.key: measure for measure in _ALL}
 MAIN = ("accuracy", "mse", "bits_per_byte", "perplexity", "spearman", "auroc", "macro_f1")
