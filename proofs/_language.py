@@ -210,6 +210,29 @@ def sampled_match(student: nn.Module, seed: int, number: int = 200) -> float:
     return 100 * sum(right) / len(right)
 
 
+FILLERS = ("let me see;", "so far so good;", "now the next one;", "nearly done;", "that was easy;")
+
+
+@functools.cache
+def fresh_sums(number: int = 600, seen: int = 4000, filled: bool = False) -> Data:
+    """`number` sums beyond those that `tiny_reason` trains on, and its 200 test sums.
+
+    `filled`: a sentence that says nothing stands behind every step of the chains, in training and test.
+    """
+    pairs = [(a, b) for a in range(10**DIGITS) for b in range(10**DIGITS)]
+    random.Random(0).shuffle(pairs)  # as `tiny_reason` does: it trains on the first ones, and tests on the next 200
+    chance, made = random.Random(1), []
+    for a, b in pairs[seen : seen + 200 + number]:
+        one = problem(a, b)
+        *steps, end = one["response"].split(";")
+        filling = "".join(f"{step};{chance.choice(FILLERS)}" for step in steps)
+        made.append({**one, "response": filling + end} if filled else one)
+    splits = {"train": made[200:], "test": made[:200]}
+    return load_language_data(
+        splits, tiny_reason().tokenizer, length=80, valid=0.0, template="plain", join="", pack=False
+    )
+
+
 # oracle-markov: a truth whose probabilities are known
 class Oracle:
     """A random Markov chain of the second order over `symbols` tokens; token 0 begins every sequence.
