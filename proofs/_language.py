@@ -6,6 +6,7 @@ Teachers are trained once and kept in runs/proofs, by their settings; a changed 
 from __future__ import annotations
 
 import copy
+import copy
 import functools
 import hashlib
 import json
@@ -92,29 +93,32 @@ def tiny_teacher(name: str = "wikitext2_small", layers: int = 3, width: int = 96
     return kept(f"tiny-lm-{name}-{layers}x{width}", tiny_lm(name), f"decoder:{layers},{width}", **options)
 
 
-def given_text(
-    seed: int, recipe: str, kd: float = 1.0, teacher: nn.Module | None = None, **options: Any
-) -> dict[str, float]:
+def given_text(seed: int, recipe: str, kd: float = 1.0, teacher: nn.Module | None = None, warm: bool = True,
+               **options: Any) -> dict[str, float]:  # fmt: skip
     """A recipe on an eighth of the text beside its fair baselines: the same student alone, and by forward KL (`lm_kd`).
 
-    NLL on the test part, and KL to the teacher. `kd` is that of both methods, where a recipe has it.
+    NLL on the test part, and KL to the teacher. `kd` is that of both methods, where a recipe has it. `warm`: all of them go
+    on from one student, trained on the text for as many updates before, as the papers' students are; else they begin afresh.
     """
     if "kd" in lb.recipes.find(recipe).parameters:
         options["kd"] = kd
     teacher = teacher or tiny_teacher()
-    run = trained(recipe, seed=seed, data=tiny_lm(share=1 / 8), student=SMALL, teacher=teacher, **options, **BUDGET)
-    return {**_baselines(seed, kd, teacher), "method": score(run), "method_kl": score(run, "kl_to_teacher")}
+    run = continued(recipe, seed, warm, teacher=teacher, **options)
+    return {**_baselines(seed, kd, teacher, warm), "method": score(run), "method_kl": score(run, "kl_to_teacher")}
+
+
+def continued(recipe: str, seed: int, warm: bool = True, **options: Any) -> lb.Run:
+    """A run on an eighth of the text, of the small student as it is after its training on the text alone, or afresh."""
+    data = tiny_lm(share=1 / 8)
+    student = kept(f"tiny-lm-student-{seed}", data, SMALL, seed=seed, **BUDGET) if warm else SMALL
+    return trained(recipe, seed=seed, data=data, student=copy.deepcopy(student), **options, **BUDGET)
 
 
 @functools.cache  # several proofs, run together, share them
-def _baselines(seed: int, kd: float, teacher: nn.Module) -> dict[str, float]:
-    given = {"seed": seed, "data": tiny_lm(share=1 / 8), "student": SMALL, **BUDGET}
-    run = trained("lm_kd", teacher=teacher, kd=kd, **given)
-    return {
-        "alone": score(trained("alone", **given)),
-        "forward_kl": score(run),
-        "forward_kl_kl": score(run, "kl_to_teacher"),
-    }
+def _baselines(seed: int, kd: float, teacher: nn.Module, warm: bool) -> dict[str, float]:
+    run = continued("lm_kd", seed, warm, teacher=teacher, kd=kd)
+    alone = continued("alone", seed, warm)
+    return {"alone": score(alone), "forward_kl": score(run), "forward_kl_kl": score(run, "kl_to_teacher")}
 
 
 def judge_given_text(rows: list[dict[str, float]], margin: float = 0.0) -> tuple[bool, str]:

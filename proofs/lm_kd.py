@@ -19,7 +19,7 @@ NOTE = (
 
 
 def measure(seed: int) -> dict[str, float]:
-    found = given_text(seed, "lm_kd", kd=1.0)
+    found = given_text(seed, "lm_kd", warm=False, kd=1.0)
     half = trained(
         "lm_kd", seed=seed, data=tiny_lm(share=1 / 8), student="decoder:1,48", teacher=tiny_teacher(), **BUDGET
     )

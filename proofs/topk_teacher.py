@@ -20,7 +20,7 @@ NOTE = (
 
 
 def measure(seed: int) -> dict[str, float]:
-    return given_text(seed, "topk_teacher", kd=1.0, k=8)
+    return given_text(seed, "topk_teacher", warm=False, kd=1.0, k=8)
 
 
 def judge(rows: list[dict[str, float]]) -> tuple[bool, str]:

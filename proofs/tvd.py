@@ -11,7 +11,8 @@ CLAIM = (
 SEEDS = range(3)
 NOTE = (
     "wikitext2_small, a BPE of 512 tokens, rows of 128, 300 updates of 8 rows; the teacher 3 x 96 learnt all "
-    "texts, the student 1 x 48 has an eighth of them. Both methods with kd 0.5."
+    "texts, the student 1 x 48 has an eighth of them and was trained on it for 300 updates before. Both methods "
+    "with kd 0.5."
 )
 
 
