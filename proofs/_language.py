@@ -6,7 +6,6 @@ Teachers are trained once and kept in runs/proofs, by their settings; a changed 
 from __future__ import annotations
 
 import copy
-import copy
 import functools
 import hashlib
 import json
