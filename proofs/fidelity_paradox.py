@@ -14,7 +14,8 @@ SEEDS = range(5)
 NOTE = (
     "The student is mlp:32, the teacher a CNN trained on all labels; accuracy, agreement and second choices in percent, KL in "
     "nats, on the test part. Learnt: accuracy and agreement are as good as equal, and the KL is smaller by KD in four of five "
-    "seeds, but by a third and not by half, and the second choices differ by seed too much; so much fidelity was not gained here."
+    "seeds, but by a third and not by half, and the second choices differ by seed too much; so much fidelity was not gained "
+    "here."
 )
 MEASURES = {"accuracy": "accuracy", "agreement": "label_agreement", "second": "second_choice_agreement"}
 
