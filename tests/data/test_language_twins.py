@@ -57,15 +57,16 @@ def rows(part, student=BYTES, teacher=BPE):
 def test_marks_pair_by_role_and_never_by_bytes():
     one = ["begin", b"ab", b"c", "end"]
     two = [b"a", b"bc", "end"]
-    chunks, other, words = align(one, two)
+    chunks, other, words, marks = align(one, two)
     assert (chunks.tolist(), other.tolist(), words.tolist()) == ([-1, 0, 0, 1], [0, 0, 1], [0, 1])
+    assert marks.tolist() == [False, True]
     assert align([b"ab", "end"], [b"ab", "<tool>"]) is None
     assert align([b"ab", "end"], [b"ab", b"<end>"]) is None
     assert align([b"ab"], [b"abc"]) is None
 
 
 def test_white_space_around_a_text_goes_to_the_chunk_that_it_touches():
-    chunks, other, _ = align([b" ", b"the", b" cat", "end"], [b"the", b" c", b"at", b"\n", "end"])
+    chunks, other, _, _ = align([b" ", b"the", b" cat", "end"], [b"the", b" c", b"at", b"\n", "end"])
     assert chunks.tolist() == [0, 0, 1, 2]
     assert other.tolist() == [0, 1, 1, 1, 2]
 
@@ -74,7 +75,7 @@ def test_white_space_around_a_text_goes_to_the_chunk_that_it_touches():
 @given(st.text(min_size=1, max_size=25).filter(lambda text: text.strip() and "<|" not in text))
 def test_two_tokenizers_align_on_any_text(text):
     pieces = [[*TokenBytes(t)(t(text)["input_ids"]), "end"] for t in (BPE, OTHER)]
-    chunks, other, words = align(*pieces)
+    chunks, other, words, marks = align(*pieces)
     for number in range(len(words)):
         sides = [
             [piece for piece, chunk in zip(side, found) if chunk == number]
@@ -82,6 +83,7 @@ def test_two_tokenizers_align_on_any_text(text):
         ]
         mine, theirs = (b"".join(p if isinstance(p, bytes) else p.encode() for p in side) for side in sides)
         assert mine == theirs != b""
+        assert marks[number] == (mine == b"end" and number == len(words) - 1)
     assert (np.diff(words) >= 0).all()
     assert (np.diff(words) <= 1).all()
 
@@ -243,5 +245,5 @@ def test_a_stream_reads_both_and_goes_on_where_it_stopped(tmp_path):
     for _ in range(6):
         one, other = next(reader), next(again)
         assert torch.equal(one.inputs["input_ids"], other.inputs["input_ids"])
-        for name in ("student", "teacher"):
+        for name in ("student", "teacher", "words", "marks"):
             assert torch.equal(one.extra["chunks"][name], other.extra["chunks"][name])

@@ -43,6 +43,9 @@ def test_marks_have_roles_and_sizes_of_nothing():
     ids = BPE("the<|end|><|user|> cat<|pad|>")["input_ids"]
     assert [piece for piece in found(ids) if isinstance(piece, str)] == ["end", "<|user|>", "pad"]
     assert found.sizes[ids].sum() == len("the cat")
+    opening = [piece for piece, opens in zip(found.pieces, found.opens) if opens]
+    assert {"end", b" cat", b" "} <= {*opening}
+    assert all(piece == "end" or piece[:1].isspace() for piece in opening)
     stop = BPE.convert_tokens_to_ids("<|user|>")
     assert TokenBytes(BPE, stop).pieces[stop] == "end"
     bos = transformers.PreTrainedTokenizerFast(tokenizer_object=BPE.backend_tokenizer, bos_token="<|end|>")

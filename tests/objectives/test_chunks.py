@@ -69,6 +69,35 @@ def test_likelihoods_of_chunks_by_hand(measure, ends, population, weigh):
     torch.testing.assert_close(*(torch.autograd.grad(loss, student)[0] for loss in (found, expected)))
 
 
+@pytest.mark.parametrize(("ends", "population"), [("bytes", "chunk"), ("space", "word")])
+def test_that_a_word_ends_there_is_part_of_a_chunk_by_hand(ends, population):
+    batch, student, teacher = case()
+    opens = {
+        "student": torch.tensor([0, 1, 0, 0, 1, 0]) > 0,
+        "teacher": torch.tensor([0, 1, 0, 0, 1, 0, 1, 0, 0, 0]) > 0,
+    }
+    batch.extra["chunks"]["opens"] = opens
+    found = o.chunk_likelihoods(ends=ends, boundary=True)(student, teacher, batch)
+    values = []
+    for row in range(len(batch)):
+        for chunk in batch.extra["populations"][population][row].nonzero()[:, 0].tolist():
+            scores = []
+            for side, logits, labels in (
+                ("student", student, batch.labels),
+                ("teacher", teacher, batch.extra["twin"]["labels"]),
+            ):
+                log_p, own = logits[row].log_softmax(-1), batch.extra["chunks"][side][row]
+                inside = [k for k, c in enumerate(own.tolist()) if c >= 0 and chunk == (
+                    c if ends == "bytes" else int(batch.extra["chunks"]["words"][row, c]))]  # fmt: skip
+                score = sum(log_p[k, labels[row, k]] for k in inside)
+                if int(labels[row, inside[0]]) != 1:  # the end, behind which nothing stands
+                    score = score + log_p[inside[-1] + 1][opens[side]].logsumexp(-1)
+                scores.append(score)
+            values.append(f.binary_kl(*scores))
+    torch.testing.assert_close(found, torch.stack(values).mean())
+    torch.testing.assert_close(*(torch.autograd.grad(x, student)[0] for x in (found, torch.stack(values).mean())))
+
+
 def test_a_chunk_that_a_side_does_not_predict_moves_nothing():
     batch, student, teacher = case()
     o.chunk_likelihoods()(student, teacher, batch).backward()
@@ -87,7 +116,8 @@ def lazy(logits, width=5):
 
 
 @pytest.mark.parametrize("make", [
-    o.chunk_likelihoods, lambda: o.sorted_l1_by_index(block=4), lambda: o.sorted_l1_of_chunks(block=4),
+    o.chunk_likelihoods, lambda: o.chunk_likelihoods(boundary=True), lambda: o.sorted_l1_by_index(block=4),
+    lambda: o.sorted_l1_of_chunks(block=4),
 ])  # fmt: skip
 def test_lazy_logits_give_what_whole_ones_do(make):
     batch, student, teacher = case()

@@ -16,18 +16,19 @@ from limbeck.data.language_parts import TokenRows, _joined, _running
 class TwinRows(TokenRows):
     """`TokenRows` of the student's tokenizer with those of the teacher's, row by row the same texts.
 
-    Inputs, labels and mask of a batch are the student's. `extra["twin"]` has "inputs" and "labels" of the teacher, as
-    wide as its own longest row. `extra["chunks"]`: "student" [batch, tokens] and "teacher" [batch, teacher tokens] int64,
-    the chunk of the token that each position predicts, by row from 0, -1 where there is none; "words" [batch, chunks]
-    the coarser chunk of each. `extra["populations"]`: by name, how much each counts: "chunk" and "word" 1 where every
+    Inputs, labels and mask of a batch are the student's. `extra["twin"]` has "inputs" and "labels" of the teacher, as wide
+    as its own longest row. `extra["chunks"]`: "student" [batch, tokens] and "teacher" [batch, teacher tokens] int64, the
+    chunk of the token that each position predicts, by row from 0, -1 where there is none; "words" [batch, chunks] the
+    coarser chunk of each, "marks" [batch, chunks] which are no text, "opens" by side which tokens begin with white space or
+    end a text, bool [vocabulary]. `extra["populations"]`: by name, how much each counts: "chunk" and "word" 1 where every
     token of it is predicted on both sides, else 0; "chunk token" and "word token" its number of teacher tokens instead.
     """
 
     tokenizations = 2
 
     def __init__(self, name: str, documents: Sequence[Any], samples: Sequence[int], *, ids: Tensor, padding: int,
-                 teacher_padding: int, rows: Sequence[Sequence[int]] | None = None, width: int | None = None,
-                 **options: Any):  # fmt: skip
+                 teacher_padding: int, opens: tuple[Tensor, Tensor], rows: Sequence[Sequence[int]] | None = None,
+                 width: int | None = None, **options: Any):  # fmt: skip
         super().__init__(name, documents, samples, ids=ids, padding=padding, rows=rows, width=width, **options)
         others = [document.other for document in documents]
         self.theirs = TokenRows(name, others, samples, ids=ids, padding=teacher_padding, rows=rows, **options)
@@ -36,6 +37,8 @@ class TwinRows(TokenRows):
         self.chunk_starts = _running([len(document.words) for document in found])  # of documents, [documents + 1]
         word_counts = [int(document.words[-1]) + 1 if len(document.words) else 0 for document in found]
         self.word_starts = _running(word_counts)
+        self.opens = {"student": opens[0], "teacher": opens[1]}
+        self.marks = torch.from_numpy(_joined([document.marks for document in found], np.bool_))  # [chunks]
         self.worth = torch.from_numpy(_joined([document.teacher_tokens() for document in found], np.int64))  # [chunks]
         numbered = zip(found, self.chunk_starts.tolist(), self.word_starts.tolist())
         flat: list[list[np.ndarray]] = [[], [], []]
@@ -77,7 +80,8 @@ class TwinRows(TokenRows):
         words = (self.words[place] - self.word_starts[begin][:, None]).where(inside, -1)
         return {
             "twin": {"inputs": theirs.inputs, "labels": theirs.labels},
-            "chunks": {"student": chunks[0], "teacher": chunks[1], "words": words},
+            "chunks": {"student": chunks[0], "teacher": chunks[1], "words": words,
+                       "marks": self.marks[place] & inside, "opens": self.opens},
             "populations": {
                 "chunk": (worth > 0).long(), "chunk token": worth, **_of_words(worth, inside, words),
             },

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from limbeck.data.language_encode import Encoder
 from limbeck.data.language_parts import TokenRows
@@ -27,16 +28,18 @@ class Twin(Document):
     """A document of the student's tokens, and the same of the teacher's.
 
     `chunks` [n] and `other_chunks` [m]: the chunk of every token, -1 for none; chunks count from 0, on both sides in
-    order. `words` [chunks]: the coarser chunk, which ends before white space or at a mark, that each belongs to.
+    order. `words` [chunks]: the coarser chunk, which ends before white space or at a mark, that each belongs to. `marks`
+    [chunks]: which are no text.
     """
 
     other: Document = None  # type: ignore[assignment]
     chunks: np.ndarray = None  # type: ignore[assignment]
     other_chunks: np.ndarray = None  # type: ignore[assignment]
     words: np.ndarray = None  # type: ignore[assignment]
+    marks: np.ndarray = None  # type: ignore[assignment]
 
     def plain(self) -> tuple[Any, ...]:
-        arrays = (self.chunks, self.other_chunks, self.words)
+        arrays = (self.chunks, self.other_chunks, self.words, self.marks)
         return *super().plain(), self.other.plain(), *(found.tolist() for found in arrays)
 
     def teacher_tokens(self) -> np.ndarray:
@@ -65,12 +68,15 @@ class Twin(Document):
         first = Document.of(self.tokens[mine], self.predict[mine].copy(), prompts[0])
         second = Document.of(self.other.tokens[theirs], self.other.predict[theirs].copy(), prompts[1])
         words = np.unique(self.words[kept], return_inverse=True)[1]
-        return Twin(first.tokens, first.predict, first.prompt, second, anew[chunks], anew[other], words)
+        alike = (anew[chunks], anew[other], words, self.marks[kept])
+        return Twin(first.tokens, first.predict, first.prompt, second, *alike)
 
 
 # alignment
-def align(mine: Sequence[Piece], theirs: Sequence[Piece]) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """Chunks [n] and [m] of the tokens of two tokenizations, and words [chunks]; None where they write different texts.
+def align(
+    mine: Sequence[Piece], theirs: Sequence[Piece]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None:
+    """Chunks [n] and [m] of the tokens of two tokenizations, words and marks [chunks]; None where they write different texts.
 
     Marks are paired by their roles and in order, never by bytes; one at the start of a text ("begin") may be missing on one
     side. Between marks the bytes must be equal, but for white space at either end (sentencepiece writes a space before a
@@ -81,6 +87,7 @@ def align(mine: Sequence[Piece], theirs: Sequence[Piece]) -> tuple[np.ndarray, n
         return None
     chunks = [np.full(len(mine), -1), np.full(len(theirs), -1)]
     words: list[np.ndarray] = []
+    roles: list[bool] = []
     count = 0
     for number, (one, other) in enumerate(zip(sides[0][0], sides[1][0])):
         found = _align_texts([mine[k] for k in range(*one)], [theirs[k] for k in range(*other)])
@@ -90,12 +97,15 @@ def align(mine: Sequence[Piece], theirs: Sequence[Piece]) -> tuple[np.ndarray, n
             side[slice(*span)] = np.where(numbers < 0, -1, numbers + count)
         words.append(found[2])
         count += len(found[2])
+        roles += [False] * len(found[2])
         if number < len(sides[0][1]):  # the mark behind it
             chunks[0][one[1]] = chunks[1][other[1]] = count
             words.append(np.zeros(1, dtype=np.int64))
+            roles.append(True)
             count += 1
     starts = np.cumsum([0, *(int(part[-1]) + 1 if len(part) else 0 for part in words)])
-    return chunks[0], chunks[1], np.concatenate([part + start for part, start in zip(words, starts)])
+    numbered = np.concatenate([part + start for part, start in zip(words, starts)])
+    return chunks[0], chunks[1], numbered, np.array(roles, dtype=np.bool_)
 
 
 def _stretches(pieces: Sequence[Piece]) -> tuple[list[tuple[int, int]], list[str]]:
@@ -134,6 +144,7 @@ def align_documents(mine: Document, theirs: Document, one: TokenBytes, other: To
         if len(runs[0]) != len(runs[1]):
             return None
         chunks, other_chunks, words = np.full(len(mine), -1), np.full(len(theirs), -1), np.zeros(0, dtype=np.int64)
+        marks = np.zeros(0, dtype=np.bool_)
         for first, second in zip(*runs):
             part = align(pieces[slice(*first)], others[slice(*second)])
             if part is None:
@@ -141,7 +152,8 @@ def align_documents(mine: Document, theirs: Document, one: TokenBytes, other: To
             for side, span, numbers in zip((chunks, other_chunks), (first, second), part):
                 side[slice(*span)] = np.where(numbers < 0, -1, numbers + len(words))
             words = np.r_[words, part[2] + (words[-1] + 1 if len(words) else 0)]
-        found = chunks, other_chunks, words
+            marks = np.r_[marks, part[3]]
+        found = chunks, other_chunks, words, marks
     return Twin(mine.tokens, mine.predict, mine.prompt, theirs, *found)
 
 
@@ -264,11 +276,16 @@ class TwinEncoder(Encoder):
         return found
 
     def restored(self, plain: Sequence[Any]) -> Document:
-        *mine, other, chunks, other_chunks, words = plain
+        *mine, other, chunks, other_chunks, words, marks = plain
         document = Document.of(*mine)
-        arrays = (np.asarray(found, dtype=np.int64) for found in (chunks, other_chunks, words))
-        return Twin(document.tokens, document.predict, document.prompt, Document.of(*other), *arrays)
+        found = Twin(document.tokens, document.predict, document.prompt, Document.of(*other))
+        found.chunks, found.other_chunks, found.words = (
+            np.asarray(x, dtype=np.int64) for x in (chunks, other_chunks, words)
+        )
+        found.marks = np.asarray(marks, dtype=np.bool_)
+        return found
 
     def part(self, name: str, documents: Sequence[Document], samples: Sequence[int], **options: Any) -> TokenRows:
+        opens = [torch.from_numpy(found.opens) for found in self.bytes]
         return TwinRows(name, documents, samples, padding=self.marks.padding,
-                        teacher_padding=self.other.marks.padding, **options)  # fmt: skip
+                        teacher_padding=self.other.marks.padding, opens=(opens[0], opens[1]), **options)  # fmt: skip

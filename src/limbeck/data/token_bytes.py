@@ -17,7 +17,8 @@ class TokenBytes:
 
     Roles: "begin", "end" (the end-of-text token, and `stop`, what ends an answer in a chat), "pad", "unknown"; the
     token's own name for other special tokens. Byte-level BPE, sentencepiece with byte fallback, and vocabularies of plain
-    strings are told apart by the tokenizer's decoder. `sizes` [tokens] int64: how many bytes each has.
+    strings are told apart by the tokenizer's decoder. `sizes` [tokens] int64: how many bytes each has. `opens` [tokens] bool:
+    which tokens begin with white space or end the text, so that a word before them has ended.
     """
 
     def __init__(self, tokenizer: Any, stop: int | None = None):
@@ -39,6 +40,7 @@ class TokenBytes:
             plain = number in added  # what was added later stands as it is written
             self.pieces[number] = marks[number] if number in marks else token.encode() if plain else written(token)
         self.sizes = np.array([len(p) if isinstance(p, bytes) else 0 for p in self.pieces], dtype=np.int64)
+        self.opens = np.array([p == "end" or (isinstance(p, bytes) and p[:1].isspace()) for p in self.pieces])
 
     def __call__(self, ids: Sequence[int] | np.ndarray) -> list[Piece]:
         return [self.pieces[number] for number in ids]

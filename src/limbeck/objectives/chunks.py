@@ -12,10 +12,11 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from limbeck import functional as f
+from limbeck.data.base import Batch
 from limbeck.errors import ArgumentError, SignalError, nearest
 from limbeck.functional.core import UNLABELLED
 from limbeck.objectives.algebra import Term
-from limbeck.signals.scores import label_log_probabilities
+from limbeck.signals.scores import label_log_probabilities, token_values
 from limbeck.signals.step import Ref, Step
 
 DIVERGENCES = {
@@ -28,7 +29,7 @@ STUDENT, TEACHER = Ref("self", "logits"), Ref("teacher", "logits")
 
 
 def chunk_likelihoods(divergence: str = "binary_kl", *, temperature: float = 100.0, epsilon: float = f.EPSILON,
-                      ends: str = "bytes", weigh: str = "chunks") -> ChunkLikelihoods:  # fmt: skip
+                      ends: str = "bytes", weigh: str = "chunks", boundary: bool = False) -> ChunkLikelihoods:  # fmt: skip
     """How far the student's log-probabilities of chunks of text are from the teacher's. See `ChunkLikelihoods`."""
     for name, value, known in (
         ("divergence", divergence, DIVERGENCES),
@@ -37,7 +38,7 @@ def chunk_likelihoods(divergence: str = "binary_kl", *, temperature: float = 100
     ):
         if value not in known:
             raise ArgumentError(f"chunk_likelihoods: {name}={value!r}.{nearest(value, known)}")
-    return ChunkLikelihoods(divergence, temperature, epsilon, ends, weigh)
+    return ChunkLikelihoods(divergence, temperature, epsilon, ends, weigh, boundary)
 
 
 class ChunkLikelihoods(Term):
@@ -47,17 +48,19 @@ class ChunkLikelihoods(Term):
     these), "binary_cross_entropy", "binary_reverse_kl", all three at `temperature`; "rate_kl", the limit of a high
     temperature; "likelihood_gap". `ends`: chunks are the smallest that end at the same byte on both sides ("bytes"), or
     at the same white space ("space"). A chunk with a token that a side does not predict (the first of a text, a prompt) is
-    left out. `weigh`: the mean over chunks, or over the teacher's tokens ("tokens").
+    left out. `weigh`: the mean over chunks, or over the teacher's tokens ("tokens"). `boundary`: a chunk's likelihood is that
+    it stands there and that white space or the end follows, so that on neither side a longer word has a part in it.
 
     With one tokenizer every token is a chunk. Source: ALM (Minixhofer et al., 2025).
     """
 
-    def __init__(self, divergence: str, temperature: float, epsilon: float, ends: str, weigh: str):
+    def __init__(self, divergence: str, temperature: float, epsilon: float, ends: str, weigh: str, boundary: bool):
         super().__init__("chunk_likelihoods")
         self.options: dict[str, Any] = {"epsilon": epsilon} if divergence != "likelihood_gap" else {}
         if divergence in TEMPERED:
             self.options["temperature"] = temperature
         self.divergence, self.ends, self.weigh, self.labelled = divergence, ends, weigh, True
+        self.boundary = boundary
 
     def needs(self) -> list[Ref]:
         return [STUDENT, TEACHER]
@@ -71,18 +74,35 @@ class ChunkLikelihoods(Term):
         batch = step.batch
         if batch.labels is None:
             raise SignalError(f"{self.name!r} needs the next tokens as labels, and this batch has none.")
-        mine = label_log_probabilities(step.signal(STUDENT), batch.labels)
-        other = batch.extra["twin"]["labels"] if "twin" in batch.extra else batch.labels
-        with torch.no_grad():
-            theirs = label_log_probabilities(step.signal(TEACHER), other)
+        student, teacher = step.signal(STUDENT), step.signal(TEACHER)
         if "twin" not in batch.extra:
-            return mine, theirs
-        places, words = (batch.extra["chunks"][side] for side in ("student", "teacher")), batch.extra["chunks"]["words"]
-        chunks = list(places)
+            with torch.no_grad():
+                theirs = label_log_probabilities(teacher, batch.labels)
+            return label_log_probabilities(student, batch.labels), theirs
+        mine = self.scores(batch, student, batch.labels, "student")
+        with torch.no_grad():
+            return mine, self.scores(batch, teacher, batch.extra["twin"]["labels"], "teacher")
+
+    def scores(self, batch: Batch, logits: Any, labels: Tensor, side: str) -> Tensor:
+        """Log-probabilities [batch, chunks] that one side gives."""
+        chunks, known = batch.extra["chunks"][side], batch.extra["chunks"]
         if self.ends == "space":
-            chunks = [words.gather(1, place.clamp(min=0)).where(place >= 0, -1) for place in chunks]
+            chunks = known["words"].gather(1, chunks.clamp(min=0)).where(chunks >= 0, -1)
         count = batch.extra["populations"][SPANS[self.ends]].shape[1]
-        return f.chunk_sums(mine, chunks[0], count), f.chunk_sums(theirs, chunks[1], count)
+        scores = label_log_probabilities(logits, labels)
+        found = f.chunk_sums(scores, chunks, count)
+        if not self.boundary:
+            return found
+        last, _ = f.chunk_rows(scores.detach(), chunks, count, "bayesian")
+        after = (last + 1).clamp(max=chunks.shape[1] - 1)  # the row that has read the chunk to its end
+        text = f.chunk_sums((~known["marks"].gather(1, known[side].clamp(min=0))).to(scores), chunks, count) > 0
+        wanted = torch.zeros_like(scores).scatter_reduce(1, after, text.to(scores), "amax") > 0
+        opens = known["opens"][side]
+
+        def open_mass(student: Tensor, teacher: Tensor | None, labels: Tensor | None) -> Tensor:
+            return student[:, opens].logsumexp(-1) - student.logsumexp(-1)
+
+        return found + token_values(logits, None, None, wanted, open_mass).gather(1, after).where(text, 0)
 
     def population(self, step: Step, values: Tensor) -> tuple[Tensor | None, float]:
         if "twin" not in step.batch.extra:
@@ -90,8 +110,8 @@ class ChunkLikelihoods(Term):
         return step.population(SPANS[self.ends] + (" token" if self.weigh == "tokens" else ""), False, self.group)
 
     def __str__(self) -> str:
-        options = {**self.options, "ends": self.ends, "weigh": self.weigh}
-        usual = {"epsilon": f.EPSILON, "ends": "bytes", "weigh": "chunks"}
+        options = {**self.options, "ends": self.ends, "weigh": self.weigh, "boundary": self.boundary}
+        usual = {"epsilon": f.EPSILON, "ends": "bytes", "weigh": "chunks", "boundary": False}
         shown = [f"{key}={value!r}" for key, value in options.items() if usual.get(key) != value]
         return f"chunk_likelihoods({', '.join([repr(self.divergence), *shown])})"
 

@@ -102,7 +102,8 @@ def spelling(name: str, rows: int, seed: int, first: int = 0) -> TwinRows:
         one, other = (Document.of([*(2 + n for n in ids), END], 1) for ids in (mine, theirs))
         documents.append(Twin(one.tokens, one.predict, one.prompt, other, *chunks))
     ids = torch.arange(first, first + rows)
-    return TwinRows(name, documents, range(rows), ids=ids, padding=0, teacher_padding=0)
+    ends = [torch.arange(size) == END for size in (6, 10)]  # no token here begins with white space
+    return TwinRows(name, documents, range(rows), ids=ids, padding=0, teacher_padding=0, opens=(ends[0], ends[1]))
 
 
 def two_tokenizers_toy() -> tuple[Data, nn.Module, nn.Module]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 @recipe(paper="Cross-Tokenizer Distillation via Approximate Likelihood Matching", year=2025, field="language",
         needs=("logits", "labels"), tasks=("causal_lm",))  # fmt: skip
 def alm(job: Job, temperature: float = 100.0, divergence: str = "binary_kl", ends: str = "bytes", weigh: str = "chunks",
-        ce: float = 0.0) -> Stage:  # fmt: skip
+        boundary: bool = False, ce: float = 0.0) -> Stage:  # fmt: skip
     """Give every chunk of text that both tokenizers cut out the likelihood that the teacher gives it.
 
     limbeck distill alm teacher=... student=decoder:2,128 tokenizer=bytes data=texts.jsonl
@@ -24,20 +24,22 @@ def alm(job: Job, temperature: float = 100.0, divergence: str = "binary_kl", end
     of those of its tokens. Student and teacher are compared as two coins, of log-probabilities divided by `temperature`:
     `divergence` "binary_kl", "binary_reverse_kl", "rate_kl" (the limit of high temperatures) or "likelihood_gap", the mean
     over all chunks, or (weigh="tokens") over the teacher's tokens. `ends="space"` takes chunks that end before white
-    space. `ce` adds that much cross-entropy with the text. With the teacher's own tokenizer every token is a chunk, which
-    says less than all of its distribution: lm_kd is better there.
+    space; `boundary` compares how likely it is that a chunk stands there and white space or the end behind it. `ce` adds
+    that much cross-entropy with the text. With the teacher's own tokenizer every token is a chunk, which says less than
+    all of its distribution: lm_kd is better there.
 
     ALM (Minixhofer et al., 2025): its code takes the binary cross-entropy, which has the same gradient and is not 0 at
     equality. Gradients fall as 1/temperature, so that `ce` is of a size with ALM at 0.01 or so. Here a chunk with a token
     that either side does not predict is left out on both; the code leaves out chunks of none, and sums the rest of
-    others. Its "unbiased" chunks, its boundary term (append_space), its loss on hidden states, and weights by the norms
-    of gradients are not part of this. It trains LoRA of rank 64 at a rate of 1e-5 for 5,000 steps.
+    others. `boundary` is its append_space, here not behind the end of a text. Its "unbiased" chunks, its loss on hidden
+    states, and weights by the norms of gradients are not part of this. It trains LoRA of rank 64 at a rate of 1e-5 for
+    5,000 steps.
     """
     if job.data.train.tokenizations == 1:
         job.warn(
             "Student and teacher have one tokenizer, with which lm_kd compares whole distributions; alm, only chunks."
         )
-    likelihoods = o.chunk_likelihoods(divergence, temperature=temperature, ends=ends, weigh=weigh)
+    likelihoods = o.chunk_likelihoods(divergence, temperature=temperature, ends=ends, weigh=weigh, boundary=boundary)
     return job.stage(likelihoods if ce == 0 else likelihoods + ce * o.cross_entropy())
 
 
