@@ -14,11 +14,10 @@ CLAIM = (
 )
 SEEDS = range(3)
 NOTE = (
-    "Chains of carries, a teacher of 2 x 96 that is right on 98 %, students of 2 x 64 with starts of their own; greedy answers "
-    "to 200 sums that the students have not seen. Seconds are of CPU, for a run with its scoring. Learnt: at 7 to 24 % of right "
-    "answers a student's own chains are mostly wrong from an early token on, and given chains of 4,000 sums, labelled softly by "
-    "the teacher, teach it as much for 0.4 of the CPU time. One exploratory run of 400 updates, with another seed, ended 7 "
-    "points above given answers, which these three of 250 do not bear out."
+    "Chains of carries, a teacher of 2 x 96 that is right on 98 %, students of 2 x 64 with starts of their own; greedy "
+    "answers to 200 sums that the students have not seen. Seconds are of CPU, for a run with its scoring. Learnt: the given "
+    "chains of 4,000 sums, with the teacher's distributions on them, teach as much, for 0.4 of the CPU time. One exploratory "
+    "run of 400 updates, with another seed, ended 7 points above given answers; these three of 250 do not bear that out."
 )
 
 
