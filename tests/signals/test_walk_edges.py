@@ -90,17 +90,22 @@ def test_a_student_that_is_its_teacher_scores_exactly_zero(term: TokenTerm, mine
     assert total == 0
 
 
-@pytest.mark.parametrize(
-    "term", [term for term in TERMS if term.function not in (reverse_kl, cross_entropy)], ids=name_of
-)
+# where the student has mass that the teacher excludes, KL(student || teacher) is infinite, as the formula is
+INFINITE = [(jensen_shannon, 1.0), (skew_reverse_kl, 0.0)]
+FINITE = [
+    term for term in TERMS
+    if term.function not in (reverse_kl, cross_entropy)
+    and (term.function, next(iter(term.options.values()), None)) not in INFINITE
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("term", FINITE, ids=name_of)
 def test_a_teacher_that_excludes_tokens(term: TokenTerm):
     leaves, teacher, labels = sides(30)
     bias = torch.zeros(30, dtype=torch.float64)
     bias[3:9] = -torch.inf
     teacher = Lazy(teacher.hidden, teacher.weight, bias)
     value, gradients = reference(term, leaves, teacher, labels)
-    if not value.isfinite():
-        pytest.skip("infinite, as the formula is")
     total, _ = walk(Lazy(*leaves), teacher, labels, None, [term], ONE.double())
     torch.testing.assert_close(total, value, rtol=0, atol=1e-11)
     for ours, theirs in zip(torch.autograd.grad(total, leaves), gradients):
