@@ -51,6 +51,7 @@ bench: $(VENV)/.dev  ## speed and memory, side by side with a plain loop and wit
 	$(VENV)/bin/python benchmarks/kd_epoch.py
 	$(VENV)/bin/python benchmarks/store.py
 	$(VENV)/bin/python benchmarks/walk.py
+	$(VENV)/bin/python benchmarks/lm_step.py
 
 bench-peers: $(VISION)/.ready  ## the KD epoch again, beside torchdistill, in the vision environment
 	$(VISION)/bin/python -m pip install --quiet -c constraints-vision.txt torchdistill
