@@ -258,10 +258,19 @@ def evaluate(words: Words = None, json_: Json = False) -> None:
     """Measure a model on data: quality, calibration, agreement with a teacher, size, speed.
 
     **limbeck evaluate runs/x data=... teacher=... part=test** (a run folder, a saved module, a Transformers folder)
+
+    **limbeck evaluate runs/x tasks=arc_easy,hellaswag** asks the lm-evaluation-harness about a language model (the extra
+    `harness`); include=FOLDER of tasks of one's own, limit=100 shots=5 batch_size=16.
     """
     from limbeck.describe import evaluate_model
 
     plain, given = arguments(words)
+    if "tasks" in given:
+        from limbeck.evaluation.harness import run_tasks, show_tasks
+
+        scores = call(run_tasks, given, model=one(plain, "model"))
+        show(scores) if json_ else show_tasks(scores)
+        return
     found = call(evaluate_model, given, model=one(plain, "model"))
     if json_:
         show(found)
