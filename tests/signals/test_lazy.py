@@ -307,6 +307,9 @@ def test_errors_name_what_was_given():
         "Expected one value for each token": lambda: problem.walk([mean], one),
         "memory=0": lambda: walk(problem.student, None, problem.labels, None, TERMS["ce"], one, memory=0),
         "lazy logits of the student": lambda: walk(problem.student.whole(), None, problem.labels, None, terms, weights),
+        "gets no gradient": lambda: walk(
+            problem.student, None, problem.labels, torch.ones(4, 9, requires_grad=True), TERMS["ce"], one
+        ),
         r"hidden \[..., width\]": lambda: Lazy(problem.hidden, problem.weight[:, :5]),
         r"bias \[30\]": lambda: Lazy(problem.hidden, problem.weight, problem.weight[:, 0][:4]),
         "expected 1 to 30": lambda: Lazy(problem.hidden, problem.weight, size=31),

@@ -49,6 +49,8 @@ class Sweep:
                             ("mask", None if mask is None else mask.shape)):  # fmt: skip
             if shape is not None and list(shape) != lead:
                 raise SignalError(f"The student's logits are for tokens of shape {lead}, the {name} for {list(shape)}.")
+        if mask is not None and mask.requires_grad:
+            raise SignalError("A mask weighs tokens and gets no gradient. Multiply what token_values() gives by it.")
         for term in terms:
             term.check(teacher is not None, labels is not None)
         size = student.shape[-1] if teacher is None else min(student.shape[-1], teacher.shape[-1])
@@ -99,7 +101,7 @@ class Sweep:
             for number, factor in enumerate(factors.split(few, 1)):
                 theirs = None if teacher is None else teacher.read(number)
                 block.start(student.read(number), theirs, None if labels is None else labels[number])
-                for term, form, coefficient, values in zip(self.terms, forms, factor, found):
+                for term, form, coefficient, values in zip(self.terms, forms, factor.unbind(), found):
                     if form is not None:
                         values.append(form(block, coefficient))
                     else:
