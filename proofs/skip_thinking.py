@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 
-from _language import REASON, check, fresh_sums, reason_start, score, trained
+from _language import REASON, check, fresh_sums, given_answers, reason_start, score, trained
 
 import limbeck as lb
 from limbeck.proving import paired
@@ -16,16 +16,17 @@ CLAIM = (
 SEEDS = range(3)
 NOTE = (
     "600 new sums, each step followed by a filler, test on 200. Chunks are the sentences. The student (2 x 64) begins from 900 "
-    "updates on other sums without fillers, and has 240 of 32 rows; skip-thinking trains chunk-wise in the first half of them."
+    "updates on other sums without fillers, and has 400 of 32 rows, shuffled alike in all arms; skip-thinking trains "
+    "chunk-wise in the first half of them."
 )
-STEPS = {"steps": 240, "batch_size": 32, "learning_rate": 1e-3}
+STEPS = {"steps": 400, "batch_size": 32, "learning_rate": 1e-3}
 
 
 def measure(seed: int) -> dict[str, float]:
     row, start = {}, reason_start(seed)
     chunked = {"chunks": 5, "sentence_ends": ";"}
     arms = {
-        "full": "alone",
+        "full": given_answers,
         "chunks": lb.recipes.skip_thinking(**chunked, skip=0.0),
         "skip": lb.recipes.skip_thinking(**chunked, skip=0.5),
     }

@@ -17,7 +17,7 @@ from limbeck.data.language_tokens import Document
 from limbeck.errors import ArgumentError, DataError, RunError
 from limbeck.signals.step import derive
 from limbeck.training.rollouts import Rollout, documents, exchanged, log_probabilities
-from limbeck.training.token_sources import LengthSource
+from limbeck.training.sources import PartSource
 
 if TYPE_CHECKING:
     from limbeck.data.answers_kept import AnswerFilter
@@ -183,11 +183,11 @@ class AnswerWriter:
                              workers=settings.workers, counts=dict(self.counts))  # fmt: skip
 
 
-class WrittenSource(LengthSource):
-    """Batches of rows that were written; their counts go into the metrics and the run's record."""
+class WrittenSource(PartSource):
+    """Shuffled batches of rows that were written, of mixed lengths; their counts go into the metrics and the run's record."""
 
     def __init__(self, part: TokenRows, batch_size: int | str, *, counts: dict[str, int], **options: Any):
-        super().__init__(part, batch_size, **options)  # type: ignore[arg-type]
+        super().__init__(part, batch_size, **options)
         self.counts = counts
 
     def summary(self) -> dict[str, float]:

@@ -14,8 +14,7 @@ from limbeck.data.language_parts import TokenRows
 from limbeck.errors import DataError
 from limbeck.functional.core import UNLABELLED
 from limbeck.signals.step import derive
-from limbeck.training.sources import Models
-from limbeck.training.token_sources import LengthSource
+from limbeck.training.sources import Models, PartSource
 
 
 class ChunkedRows(TokenRows):
@@ -52,7 +51,7 @@ class ChunkedRows(TokenRows):
         return batch
 
 
-class ChunkSource(LengthSource):
+class ChunkSource(PartSource):
     """In each step the labels of one chunk alone count, so that the loss is the mean over that chunk's tokens.
 
     Of `count` chunks every one comes once in `count` steps, in an order drawn from (seed, round). A row with fewer chunks gives
@@ -60,7 +59,7 @@ class ChunkSource(LengthSource):
     """
 
     def __init__(self, part: ChunkedRows, batch_size: int | str, *, count: int, **options: Any):
-        super().__init__(part, batch_size, **options)  # type: ignore[arg-type]
+        super().__init__(part, batch_size, **options)
         self.count = count
 
     def describe(self) -> str:
