@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import sample_records as records
 from sample_records import stat
+
+from limbeck.evaluation.hacking import hacking
 
 PART = {"samples": 5560, "rows": 7987, "documents": 10703, "tokens": 509156, "predicted": 498453,
         "length": {"p50": 51, "p95": 286, "max": 1743}, "cut": 0.031, "padding": 0.004}  # fmt: skip
@@ -23,6 +26,17 @@ def model(name: str, role: str, nll: float, agreement: float, seeds: int = 3) ->
     cost = {"parameters": 400_000, "bytes": 1_600_000, "macs": 3_000_000, "latency": records.latency(2.0)}
     return {"name": name, "role": role, "scores": scores, "agreement": {} if role == "teacher" else near, "cost": cost,
             "reliability": records.bins(0.02, 60_000, 1)}  # fmt: skip
+
+
+def monitor(hacks: bool = True) -> dict[str, Any]:
+    """Both distances of a training whose student turned away from the text at step 160, or did not."""
+    steps = [round(10 * 1.25**place) for place in range(22)]
+    proxy = [3 * step**-0.6 for step in steps]
+    golden = [2.5 + 3 * step**-0.5 + (0.0006 * (step - 149) if hacks and step > 149 else 0) for step in steps]
+    found = hacking(steps, proxy, golden)
+    return {"step": steps, "proxy": proxy, "golden": golden, "names": ["kl_to_teacher", "nll"], "truth": "the held-out text",
+            "part": "valid", "finding": asdict(found), "alarm": found.alarm,
+            "sentence": found.sentence("the held-out text")}  # fmt: skip
 
 
 def language(student: tuple[float, float] = (3.1, 0.72), alone: tuple[float, float] = (3.4, 0.61)) -> dict[str, Any]:
@@ -43,6 +57,6 @@ def language(student: tuple[float, float] = (3.1, 0.72), alone: tuple[float, flo
         "curves": records.curves(40),
         "scores_over_time": {"perplexity": {"step": [10, 20, 30], "value": [60.0, 30.0, 22.0]},
                              "ece": {"step": [30], "value": [0.02]}},
-        "generated": [{"answers": 640, "unfinished": 0.013}],
+        "monitor": monitor(), "generated": [{"answers": 640, "unfinished": 0.013}],
         "samples": [sample, hostile, *[sample] * 5],
     }  # fmt: skip

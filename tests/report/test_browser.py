@@ -135,7 +135,7 @@ def test_it_draws_offline_without_a_word_on_the_console_and_fits(visits, name):
     assert sum(url.startswith("file:") for url in visit.requests) == 1  # the page itself, nothing beside it
 
 
-@pytest.mark.parametrize(("name", "plots"), [("least", 0), ("regression", 3), ("language", 7)])
+@pytest.mark.parametrize(("name", "plots"), [("least", 0), ("regression", 3), ("language", 9)])
 def test_records_with_less(browser, reports, name, plots):
     with Visit(browser, reports[name], 400) as visit:
         assert visit.page.locator(".plot").count() == plots

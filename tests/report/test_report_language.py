@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
 import sample_records as records
-from sample_language import language
+from sample_language import language, monitor
 from test_report import Page
 
 from limbeck.report import table_rows, verdict
 from limbeck.report.build import page
 from limbeck.report.fidelity import fidelity
+from limbeck.report.monitor import warning
 
 
 def words(record):
@@ -92,6 +94,31 @@ def test_better_and_nearer_are_told_apart():
     assert "one seed, so all this may be chance" in words(record)
     record["models"] = record["models"][:2]
     assert "trained alone, which" not in words(record)
+
+
+def test_teacher_hacking_is_drawn_and_said():
+    record = language()
+    watched = record["monitor"]
+    assert watched["alarm"]
+    said = words(record)
+    assert watched["sentence"] in said
+    assert "to the held-out text (negative log-likelihood)" in said
+    figures = Page(page(record)).figures
+    over = figures["plot-monitor-steps"]
+    assert (over["layout"]["xaxis"]["type"], over["layout"]["yaxis"]["type"]) == ("log", "log")
+    assert over["data"][0]["x"] == watched["step"]
+    assert over["data"][1]["y"] == pytest.approx(watched["golden"], rel=1e-5)
+    turned = over["data"][-1]
+    assert (turned["name"], turned["x"]) == ("turned here", [watched["finding"]["turned"]])
+    path = figures["plot-monitor-path"]["data"][0]
+    assert path["x"] == pytest.approx(watched["proxy"], rel=1e-5)
+    assert path["customdata"] == watched["step"]
+    assert watched["sentence"] in warning(watched)
+    assert "KL to the teacher against negative log-likelihood, valid part" in warning(watched)
+    calm = language() | {"monitor": monitor(hacks=False)}
+    assert "No teacher hacking" in words(calm)
+    assert "turned here" not in str(Page(page(calm)).figures)
+    assert "monitor" not in Page(page({**language(), "monitor": None})).ids
 
 
 def test_what_the_terminal_leaves_out_is_in_the_rows():
