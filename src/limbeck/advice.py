@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -141,8 +142,11 @@ def _rows(recipe: Any, pair: Pair, alone: bool, **options: Any) -> list[Record]:
     """The row of a pair; before the first of a student, that of the student alone."""
     from limbeck.api import DATA_OPTIONS, distill
 
+    student = (
+        copy.deepcopy(pair.spec) if isinstance(pair.spec, nn.Module) else pair.spec
+    )  # a module is trained in place
     options = {"measure": False, "progress": False} | {k: v for k, v in options.items() if k not in DATA_OPTIONS}
-    run = distill(recipe, teacher=pair.module, student=pair.spec, data=pair.data, task=pair.task, monitor=False,
+    run = distill(recipe, teacher=pair.module, student=student, data=pair.data, task=pair.task, monitor=False,
                   baseline="alone" if alone else None, **options)  # fmt: skip
     assert isinstance(run, Run)
     models = {model["role"]: model for model in run.record["models"]}

@@ -1,5 +1,6 @@
 """Which teacher for a student: short runs through the command and in Python, their table and what they say."""
 
+import copy
 import json
 
 import pytest
@@ -72,6 +73,22 @@ def test_several_students_fit_the_law():
     assert found.law is not None
     assert "times the student" in found.sentence
     assert [each["teacher"] for each in found.rows] == [None, "small", "large"] * 2
+
+
+def test_a_module_begins_anew_with_every_teacher_and_stays_as_it_was():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        modules, student = {"small": mlp(13, 3, 6), "large": mlp(13, 3, 24)}, mlp(13, 3, 4)
+    before = copy.deepcopy(student)
+    given = {"data": "wine", "steps": 8, "seeds": 1, **QUICK}
+    found = lb.advise("kd", teachers=modules, student=student, **given)
+    for one, other in zip(student.parameters(), before.parameters(), strict=True):
+        assert torch.equal(one, other)
+    for each in found.rows[1:]:
+        alone = lb.distill(
+            "kd", teacher=modules[each["teacher"]], student=copy.deepcopy(before), measure=False, **given
+        )
+        assert alone.record["models"][1]["scores"]["accuracy"]["values"] == each["score"]["values"]
 
 
 def test_what_it_says():
