@@ -12,6 +12,7 @@ from limbeck.tasks.classification import Classification
 from limbeck.teachers.base import ModuleTeacher
 from limbeck.teachers.live import Average, Blend, Snapshot, Spliced
 from limbeck.training.learner import Learner
+from limbeck.training.optimizers import make_optimizers
 from limbeck.training.sources import DrawnSource, StreamSource
 from toys import hard, kl, losses, near, net, toy_data, toy_job, train, weights
 
@@ -107,10 +108,59 @@ def test_sparse_and_dense_parameters_of_one_learner():
             return self.head(self.table((x * 10).long().clamp(0, 49)))
 
     job = toy_job(student=Bag(), steps=3, clip=1.0)
-    before = weights(job.student)
-    runner = train(job.stage(hard()))
+    stage = job.stage(hard())
+    kinds = {
+        type(optimizer).__name__: optimizer for optimizer in make_optimizers(stage.learners["student"], stage.settings)
+    }
+    assert set(kinds) == {"AdamW", "SparseAdam"}
+    assert kinds["SparseAdam"].param_groups[0]["params"] == [job.student.table.weight]
+    table, head = job.student.table.weight.detach().clone(), weights(job.student.head)
+    runner = train(stage)
     assert len(losses(runner)) == 3
-    assert not torch.equal(before, weights(job.student))
+    moved = (table != job.student.table.weight).any(1)
+    assert 0 < int(moved.sum()) < 50  # the rows that were seen, and no other
+    assert not torch.equal(head, weights(job.student.head))
+
+
+def test_a_net_of_weights_learns_on_validation_data():
+    """Each sample's weight comes from a net whose loss is that of the student on other data, one step later."""
+    held = toy_data(64, seed=0).parts["valid"].batch(range(40, 64))
+
+    class Weighted(Term):
+        def needs(self):
+            return [Ref("self", "logits")]
+
+        def values(self, step):
+            weight = step.modules["weigher"](step.batch.inputs)[:, 0].sigmoid().detach()
+            logits = step.signal(Ref("self", "logits"))
+            return weight * nn.functional.cross_entropy(logits, step.batch.labels, reduction="none")
+
+    class Later(Term):
+        per = "batch"
+
+        def needs(self):
+            return []
+
+        def values(self, step):
+            student, weigher = step.modules["student"], step.modules["weigher"]
+            start = {name: value.detach().requires_grad_() for name, value in student.named_parameters()}
+            logits = torch.func.functional_call(student, start, (step.batch.inputs,))
+            each = nn.functional.cross_entropy(logits, step.batch.labels, reduction="none")
+            inner = (weigher(step.batch.inputs)[:, 0].sigmoid() * each).mean()
+            slopes = torch.autograd.grad(inner, list(start.values()), create_graph=True)
+            ahead = {name: value - slope for (name, value), slope in zip(start.items(), slopes, strict=True)}
+            return nn.functional.cross_entropy(torch.func.functional_call(student, ahead, (held.inputs,)), held.labels)
+
+    data = toy_data(40)
+    wrong = torch.arange(40) % 2 == 0
+    data.train.inputs[:, 3] = torch.where(wrong, 2.0, -2.0)  # what tells the spoilt labels
+    data.train.labels[wrong] = (data.train.labels[wrong] + 1) % 3
+    job = toy_job(data=data, steps=120, batch_size=20, learning_rate=0.02, schedule="constant")
+    weigher = Learner("weigher", nn.Linear(4, 1), Later("later"), every=2)
+    runner = train(job.stage(Weighted("weighted"), learners=[weigher]))
+    found = weigher.module(data.train.inputs)[:, 0].sigmoid().detach()
+    assert float(found[wrong].mean()) < float(found[~wrong].mean()) - 0.2
+    assert [r["step"] for r in runner.metrics.records if r.get("learner") == "weigher"] == list(range(0, 120, 2))
 
 
 def test_a_projector_shared_by_two_learners_is_refused():
@@ -132,6 +182,15 @@ def test_an_average_follows_the_student_and_is_detached():
     moved = weights(average.module)
     assert not torch.allclose(moved, start)
     assert not torch.allclose(moved, weights(job.student))
+    assert all(parameter.grad is None for parameter in average.module.parameters())
+
+
+def test_a_snapshot_teaches_what_the_student_was():
+    job = toy_job(steps=4, schedule="constant")
+    runner = train(job.stage(hard() + kl().against("before"), roles={"before": Snapshot("student", every=2)}))
+    found = losses(runner, term="kl")
+    assert found[0] == found[2] == pytest.approx(0, abs=1e-6)  # just taken
+    assert min(found[1], found[3]) > 1e-7  # a step later the student has moved and the snapshot has not
 
 
 def test_average_is_the_recursion_by_hand():
@@ -338,6 +397,8 @@ def test_a_recipe_yields_stages_and_receives_results():
 
     runner = train(recipe(job))
     assert len(results) == 3
+    taught = [stage.roles["teacher"].module for stage in runner.stages]
+    assert taught == [job.teacher.module, results[0].student, results[1].student]
     assert [result.steps for result in runner.results] == [3, 3, 3]
     assert len({id(result.student) for result in results}) == 3
 
@@ -375,7 +436,7 @@ def test_a_stream_counts_samples_not_epochs():
         train(toy_job(steps=None, epochs=1).stage(hard(), source=StreamSource(stream)))
 
 
-# 10. lazy logits have tests of their own: tests/signals/test_lazy.py and tests/objectives/test_lazily.py
+# 10. lazy logits have tests of their own: tests/signals/test_lazy.py and tests/tasks/test_causal_lm.py
 
 
 def test_unknown_roles_and_missing_teachers_are_named():

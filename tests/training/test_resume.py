@@ -12,12 +12,13 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from limbeck.data.base import TensorPart
-from limbeck.errors import RunError
+from limbeck.data.base import Batch, TensorPart
+from limbeck.errors import Interrupted, RunError
 from limbeck.objectives.weights import learned
 from limbeck.teachers.live import Average
 from limbeck.training.checkpoint import Checkpoints, write_folder
 from limbeck.training.execute import Runner
+from limbeck.training.sources import DrawnSource, StreamSource
 from toys import hard, kl, near, net, toy_data, toy_job, train, weights
 
 HERE = Path(__file__).parent
@@ -165,6 +166,40 @@ def test_finished_stages_are_replayed_into_the_objects_of_the_recipe(tmp_path):
     runner.run(second.stage(hard()))
     assert torch.equal(weights(first.student), weights(second.student))
     assert runner.results[0].steps == 3
+
+
+def _source(kind, job):
+    if kind == "stream":
+        return StreamSource(lambda: (job.data.train.batch(range(start, start + 5)) for start in range(0, 35, 5)))
+
+    def draw(models, generator):
+        inputs = torch.randn(8, 4, generator=generator)
+        return Batch(inputs, torch.arange(8), models["student"](inputs).argmax(1))
+
+    return DrawnSource(draw, every=3, replay=2, seed=5)
+
+
+@pytest.mark.parametrize("kind", ["stream", "drawn", "peers"])
+@pytest.mark.parametrize("stop", [1, 5, 7])
+def test_other_sources_and_several_learners_go_on_to_the_same_bits(tmp_path, kind, stop):
+    class Stops:
+        def step(self, loop):
+            loop.stop.asked = loop.number == stop
+
+    def stage():
+        job = toy_job(steps=11)
+        if kind == "peers":
+            peer = job.learner("peer", hard() + kl().against("student"), net(5), every=2)
+            return job.stage(hard() + kl().against("peer"), learners=[peer])
+        return job.stage(hard() + kl(), source=_source(kind, job))
+
+    whole, first, second = stage(), stage(), stage()
+    train(whole)
+    with pytest.raises(Interrupted):
+        Runner(tmp_path, cpu=True, watchers=(Stops(),)).run(first)
+    Runner(tmp_path, cpu=True, resume=True).run(second)
+    for name, learner in whole.learners.items():
+        assert torch.equal(weights(learner), weights(second.learners[name]))
 
 
 def test_resuming_nothing_begins_at_the_beginning(tmp_path):
