@@ -19,8 +19,8 @@ SHIFT = 48  # ids of rows and numbers of samples are their domain's own, with th
 
 
 def is_mapping_of_domains(spec: Any) -> bool:
-    """Whether a source is a mapping from domains to sources: none of its names is that of a part (train, valid, test)."""
-    return isinstance(spec, Mapping) and bool(spec) and not any(str(name) in SPLITS for name in spec)
+    """Whether a source is a mapping from domains to sources: two or more names, none that of a part (train, valid, test)."""
+    return isinstance(spec, Mapping) and len(spec) > 1 and not any(str(name) in SPLITS for name in spec)
 
 
 def domain_sources(spec: Any, column: str | None, documents: str | None = None) -> dict[str, Any] | None:
