@@ -22,10 +22,9 @@ CLAIM = (
 )
 SEEDS = range(3)
 NOTE = (
-    "600 new prompts, test on 200; the teacher is right on 97.5 % of them greedily, on 96 % at temperature 0.6 and 92 % at "
-    "1.0. The student (2 x 64) begins from 900 updates on given answers, and has 200 of 32 rows. Sentences are the steps of a "
-    "sum. Cut off: answers at temperature 1 to the test prompts, 4 to each, without an end in 1.5 times the right answer's "
-    "tokens."
+    "600 new prompts, test on 200. The student (2 x 64) begins from 900 updates on given answers, and has 200 of 32 rows. "
+    "Sentences are the steps of a sum. Cut off: answers at temperature 1 to the test prompts, 4 to each, without an end in 1.5 "
+    "times the right answer's tokens."
 )
 STEPS = {"steps": 200, "batch_size": 32, "learning_rate": 1e-3}
 COMMON = {"sentence_ends": ";", "max_new_tokens": 32}
