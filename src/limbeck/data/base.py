@@ -121,8 +121,8 @@ class Part:
                 view = self.augmentation.draw(len(positions), generator)
             if view is not None:
                 inputs = self.augmentation.apply(inputs, view)
-        labels = None if self.labels is None else self.labels[positions]
-        return Batch(inputs, self.ids[positions], labels, view=view, extra=self.extra(positions))
+        labels = None if self.labels is None else self.labels.index_select(0, positions)  # half the time of [positions]
+        return Batch(inputs, self.ids.index_select(0, positions), labels, view=view, extra=self.extra(positions))
 
     def with_labels(self, labels: Tensor | None) -> Part:
         """The same samples with other labels (used to hide labels, or to replace them by a teacher's)."""
@@ -163,8 +163,8 @@ class TensorPart(Part):
     def gather_raw(self, positions: Tensor) -> Inputs:
         """The inputs as they are held."""
         if isinstance(self.inputs, dict):
-            return {key: value[positions] for key, value in self.inputs.items()}
-        return self.inputs[positions]
+            return {key: value.index_select(0, positions) for key, value in self.inputs.items()}
+        return self.inputs.index_select(0, positions)
 
 
 class PixelPart(TensorPart):

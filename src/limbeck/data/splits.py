@@ -39,10 +39,8 @@ def amount(size: Size, total: int, what: str) -> int:
         raise ArgumentError(f"{what}={size!r}: expected a fraction from 0 to 1, or a number of samples.")
     count = round(size * total) if isinstance(size, float) and size <= 1 else int(size)
     if size and not 0 < count < total:
-        raise DataError(
-            f"{what}={size!r} of {total} samples would be {count}, which leaves an empty part. Give a number "
-            f"between 0 and {total}."
-        )
+        between = f" Give a number between 0 and {total}." if total > 1 else ""
+        raise DataError(f"{what}={size!r} of {total} samples would be {count} and leave an empty part.{between}")
     return count
 
 
