@@ -80,7 +80,7 @@ def test_what_is_no_domain_is_named():
         load({"x": ["a"], "y": ["b"]}, domain="kind")
     with pytest.raises(ArgumentError, match="stream=False"):
         load_language_data(RECORDS, make_tokenizer(), domain="kind", stream=True)
-    with pytest.raises(DataError, match=r"The domain 'y': .*leaves an empty part"):
+    with pytest.raises(DataError, match=r"The domain 'y': .*leave an empty part"):
         load({"x": ["a"] * 9, "y": ["b"]}, valid=0.2)
     with pytest.raises(DataError, match=r"A part is called 'trian'. Did you mean 'train'"):
         load({"trian": ["a"], "valid": ["b"]})
