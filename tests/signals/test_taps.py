@@ -205,3 +205,18 @@ def test_compiled_modules_keep_their_names(chain):
     with Taps(outer, ["layer.1"]) as taps:
         taps.run(lambda: outer(X))
     assert taps.signals["layer.1"].shape == (2, 4)
+
+
+def test_a_tap_on_a_model_that_was_compiled_before_is_an_error_and_not_silence():
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
+    compiled = torch.compile(model, backend="eager")
+    with torch.no_grad():
+        compiled(X)  # from now on hooks that are added are not seen
+        with (
+            Taps(compiled, ["1"]) as taps,
+            pytest.raises(SignalError, match="compiled as a whole before the tap was set"),
+        ):
+            taps.run(lambda: compiled(X))
+        with Taps(model, ["1"]) as taps:  # the module that was compiled is as it was
+            taps.run(lambda: model(X))
+    assert taps.signals["1"].shape == (2, 4)

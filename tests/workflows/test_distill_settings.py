@@ -94,6 +94,13 @@ def test_tensorboard_gets_every_step_and_score(teacher, tmp_path):
         lb.distill(teacher=teacher, **KD, track="tensorbord")
 
 
+def test_a_tracker_that_is_not_there_is_an_error_and_not_a_warning(tmp_path, monkeypatch):
+    monkeypatch.setattr("accelerate.utils.is_wandb_available", lambda: False)
+    with pytest.raises(ArgumentError, match="wandb is not installed"):
+        lb.distill("alone", student="mlp:4", data="wine", track="wandb", out=tmp_path / "run", **QUICK)
+    assert not (tmp_path / "run").exists()
+
+
 def test_each_task_has_its_recipe_and_each_recipe_its_needs(teacher):
     without = {key: value for key, value in KD.items() if key != "recipe"}
     assert lb.distill(teacher=teacher, **without).record["recipe"]["name"] == "kd"
