@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from limbeck.disk import read
 from limbeck.errors import ArgumentError, RunError, nearest
 from limbeck.given import DATA_OPTIONS, check_data_options, load_given
 from limbeck.recipes.registry import Recipe, find
@@ -104,10 +104,8 @@ def describe_model(spec: Any) -> Description:
 
 def describe_run(path: Path) -> Description:
     """How far a run came, and what it was asked for."""
-    import yaml
 
-    state = json.loads((path / "run.json").read_text())
-    config = yaml.safe_load((path / "config.yaml").read_text())
+    state, config = read(path / "run.json"), read(path / "config.yaml")
     plain = {"path": str(path), **state, "config": config}
     lines = [f"{path}: {state['status']}"] + ([state["error"]] if state.get("error") else [])
     lines += [f"  {key}: {value}" for key, value in config.items()]
@@ -192,12 +190,11 @@ def evaluate_model(*, model: Any, data: Any = None, teacher: Any = None, part: s
 
 def run_config(path: str | Path) -> dict[str, Any]:
     """What a run was asked for."""
-    import yaml
 
     file = Path(path) / "config.yaml"
     if not file.exists():
         raise RunError(f"{str(path)!r} is no run folder (no config.yaml): give data=.")
-    return yaml.safe_load(file.read_text())
+    return read(file)
 
 
 def open_run(path: str | Path) -> Run:

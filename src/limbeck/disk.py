@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from limbeck.errors import RunError
 
@@ -63,6 +65,33 @@ def writing(path: Path) -> Iterator[None]:
             f"Could not write {path}: {told}. What was written before is whole. Make room or choose another folder; a run "
             "that had begun goes on with the same command and resume=true."
         ) from error
+
+
+def read(path: Path, way: str = "Start anew with overwrite=true, or choose another folder.") -> Any:
+    """What a run's JSON or YAML file holds. Raises RunError where it is missing or damaged."""
+    import yaml
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        why = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise RunError(f"{path} cannot be read ({why}): it is damaged or gone. {way}") from error
+
+
+@contextlib.contextmanager
+def reading(path: Path, way: str) -> Iterator[None]:
+    """Damaged weights or states that are read while this is open become a RunError with the way out."""
+    import pickle
+
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, EOFError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
+        if isinstance(error, RunError):
+            raise
+        raise RunError(f"{path} cannot be read ({str(error).splitlines()[0]}): it is damaged. {way}") from error
 
 
 def write_text(path: Path, text: str) -> None:

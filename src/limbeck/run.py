@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from limbeck.data.base import Data
+from limbeck.disk import read
 from limbeck.errors import ArgumentError, RunError, nearest
 from limbeck.tasks.base import Task
 from limbeck.training.folder import RunFolder
@@ -107,6 +107,6 @@ def load_record(path: str | Path) -> Record:
     file = Path(path) / "report.json"
     if not file.exists():
         state = Path(path) / "run.json"
-        how = f" Its run is {json.loads(state.read_text())['status']}." if state.exists() else ""
+        how = f" Its run is {read(state)['status']}." if state.exists() else ""
         raise RunError(f"{str(path)!r} holds no finished run (no report.json).{how}")
-    return json.loads(file.read_text())
+    return read(file, "Remove it and run the same command with resume=true: all is measured again.")

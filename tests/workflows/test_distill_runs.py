@@ -6,6 +6,7 @@ import copy
 import html
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -209,6 +210,69 @@ def test_a_run_that_was_stopped_anywhere_goes_on_to_the_same_end(teacher, tmp_pa
             model["scores"] for model in whole.record["models"]
         ]
         assert run.record["curves"] == whole.record["curves"]
+
+
+NEWEST = "stages/0/checkpoints/step-00000010"
+DAMAGES = {  # file -> what it holds now (None: it is gone), whether the run had finished, and what is said (None: it goes on)
+    f"{NEWEST}/weights.safetensors": (b"x", False, None),
+    f"{NEWEST}/state.pt": (None, False, None),
+    "metrics.jsonl": (b"{\nfoo", False, None),
+    "run.json": (b"{", False, r"run\.json cannot be read.*overwrite=true"),
+    "config.yaml": (b"a: [1", False, r"config\.yaml cannot be read.*overwrite=true"),
+    "data.json": (b"{", False, r"data\.json cannot be read.*Remove it"),
+    "report.json": (b"{", True, r"report\.json cannot be read.*Remove it"),
+    "stages/0/done/weights.safetensors": (b"x", True, r"done cannot be read.*Remove .*done to train this stage again"),
+    "stages/0/done/result.json": (b"{", True, r"result\.json cannot be read.*Remove .*done"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_folder_is_said_to_be_one_and_an_older_checkpoint_serves(tmp_path, monkeypatch, name):
+    from limbeck.training.loop import Loop
+
+    content, finished, said = DAMAGES[name]
+    options = KD | {"recipe": "alone", "checkpoint_every": 5, "out": tmp_path / "run"}
+    step = Loop.step
+
+    def until(self, batches):
+        if self.number == 11:
+            raise KeyboardInterrupt
+        step(self, batches)
+
+    if finished:
+        lb.distill(**options)
+    else:
+        monkeypatch.setattr(Loop, "step", until)
+        with pytest.raises(KeyboardInterrupt):
+            lb.distill(**options)
+        monkeypatch.undo()
+    damaged = tmp_path / "run" / name
+    damaged.unlink() if content is None else damaged.write_bytes(content)
+    if said is None:
+        run = lb.distill(**options, resume=True)
+        assert torch.equal(weights(run.student), weights(lb.distill(**options | {"out": None}).student))
+        return
+    with pytest.raises(RunError, match=said):
+        lb.distill(**options, resume=True)
+    if "Remove" not in said:
+        lb.distill(**options, overwrite=True)
+        return
+    shutil.rmtree(damaged.parent) if damaged.parent.name == "done" else damaged.unlink()
+    run = lb.distill(**options, resume=True)
+    assert torch.equal(weights(run.student), weights(lb.distill(**options | {"out": None}).student))
+
+
+def test_without_a_readable_checkpoint_the_way_out_is_said(tmp_path):
+    from limbeck.training.checkpoint import Checkpoints
+
+    checkpoints = Checkpoints(tmp_path / "kept")
+    for number in (1, 2):
+        checkpoints.save(number, {"a": torch.ones(2)}, {}, {})
+        (tmp_path / "kept" / f"step-{number:08d}" / "weights.safetensors").write_bytes(b"x")
+    with pytest.raises(
+        RunError, match=r"step-00000002 cannot be read.*Remove .*kept to train this stage from its beginning"
+    ):
+        checkpoints.load()
 
 
 def test_a_folder_is_one_run(tmp_path, teacher):

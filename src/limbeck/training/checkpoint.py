@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from limbeck.disk import sync, writing
+from limbeck.disk import reading, sync, writing
+from limbeck.errors import RunError
 
 State = dict[str, Any]
 
@@ -76,16 +77,27 @@ class Checkpoints:
         return sorted(int(match[1]) for match in names if match)
 
     def load(self, device: str = "cpu") -> tuple[int, dict[str, Tensor], dict[str, Tensor], State] | None:
-        """The newest checkpoint, or None. A half-written one has no final name and is never seen."""
-        steps = self.steps()
-        if not steps:
-            return None
-        path = self.folder / f"step-{steps[-1]:08d}"
+        """The newest checkpoint that can be read, or None. A half-written one has no final name and is never seen.
+
+        Raises RunError where there are some and all are damaged.
+        """
+        problems: list[RunError] = []
+        for step in reversed(self.steps()):
+            try:
+                return step, *self._read(self.folder / f"step-{step:08d}", device)
+            except RunError as error:
+                problems.append(error)
+        if problems:
+            raise problems[0]
+        return None
+
+    def _read(self, path: Path, device: str) -> tuple[dict[str, Tensor], dict[str, Tensor], State]:
         best = path / "best.safetensors"
-        # on the CPU only what is looked at is read
-        state = torch.load(path / "state.pt", map_location=device, weights_only=True, mmap=device == "cpu")
-        weights = load_file(path / "weights.safetensors", device=device)
-        return steps[-1], weights, load_file(best, device="cpu") if best.exists() else {}, state
+        with reading(path, f"Remove {self.folder} to train this stage from its beginning, by the same command."):
+            # on the CPU only what is looked at is read
+            state = torch.load(path / "state.pt", map_location=device, weights_only=True, mmap=device == "cpu")
+            weights = load_file(path / "weights.safetensors", device=device)
+            return weights, load_file(best, device="cpu") if best.exists() else {}, state
 
     def clear(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)

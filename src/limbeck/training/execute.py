@@ -9,12 +9,27 @@ from typing import Any
 
 from safetensors.torch import load_file
 
+from limbeck.disk import read, reading
 from limbeck.errors import RunError
 from limbeck.training.checkpoint import write_folder
 from limbeck.training.loop import Loop, Watcher
 from limbeck.training.metrics import Metrics
 from limbeck.training.stage import Result, Stage
 from limbeck.training.state import onto, put, weights_of
+
+
+def differences(saved: dict[str, Any], now: dict[str, Any], under: str = "") -> str:
+    """In what two descriptions of a stage differ, as text."""
+    found = []
+    now = json.loads(json.dumps(now, default=str))
+    for key in dict.fromkeys([*saved, *now]):
+        before, after = saved.get(key), now.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            found.append(differences(before, after, f"{under}{key}."))
+        elif before != after:
+            found.append(f"{under}{key}: saved {before!r}, now {after!r}")
+    return "; ".join(filter(None, found))
+
 
 Plan = Stage | Iterable[Stage] | Generator[Stage, Result, Any]
 
@@ -86,14 +101,15 @@ class Runner:
         return result
 
     def _replay(self, loop: Loop, done: Path) -> Result:
-        record = json.loads((done / "result.json").read_text())
+        record = read(done / "result.json", f"Remove {done} to train this stage again, by the same command.")
         if record["print"] != loop.stage.fingerprint():
             raise RunError(
-                f"Stage {self.index} of the saved run is not the one that this recipe gives now: saved "
-                f"{record['describe']}, now {loop.stage.describe()}. Resume with the arguments it was started with, or "
+                f"Stage {self.index} of the saved run is not the one that this recipe gives now: "
+                f"{differences(record['describe'], loop.stage.describe())}. Resume with the arguments it was started with, or "
                 "start anew with overwrite=true."
             )
-        weights = load_file(done / "weights.safetensors", device=onto(loop))
+        with reading(done, f"Remove {done} to train this stage again, by the same command."):
+            weights = load_file(done / "weights.safetensors", device=onto(loop))
         put(loop, weights, record.get("frozen", {}))
         loop.give_back()
         for learner in loop.learners.values():

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from limbeck.disk import hold, release, write_text
+from limbeck.disk import hold, read, release, write_text
 from limbeck.errors import RunError
 
 
@@ -102,13 +102,13 @@ class RunFolder:
     def _check_held(self, config: dict[str, Any], data: dict[str, Any], resume: bool, overwrite: bool) -> None:
         if overwrite:
             return
-        state = json.loads((self.path / "run.json").read_text())
+        state = read(self.path / "run.json")
         if not resume:
             raise RunError(
                 f"out={str(self.path)!r} already holds a run ({state['status']}). Go on with it by resume=true, replace it by "
                 "overwrite=true, or choose another folder."
             )
-        before = yaml.safe_load((self.path / "config.yaml").read_text())
+        before = read(self.path / "config.yaml")
         differing = sorted(key for key in {*before, *config} if before.get(key) != config.get(key))
         if differing:
             raise RunError(
@@ -116,7 +116,11 @@ class RunFolder:
                 + "; ".join(f"{key}: {before.get(key)!r}, now {config.get(key)!r}" for key in differing)
                 + ". Resume with the same ones, or choose another folder."
             )
-        known = json.loads((self.path / "data.json").read_text()) if (self.path / "data.json").exists() else data
+        known = (
+            read(self.path / "data.json", "Remove it and run the same command again.")
+            if (self.path / "data.json").exists()
+            else data
+        )
         if known["fingerprint"] != data["fingerprint"]:
             raise RunError(
                 f"The run in {str(self.path)!r} was started with other samples than {data.get('source')!r} holds now. Resume "
