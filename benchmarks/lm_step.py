@@ -243,15 +243,15 @@ def rate(threads: int) -> float:
 def summary(rounds: list[dict[str, tuple[float, float, float]]]) -> dict[str, dict[str, Any]]:
     """The medians of each case over the rounds, and its ratios to the first case of the same round."""
     found: dict[str, dict[str, Any]] = {}
-    for name in rounds[-1]:
-        base = [next(iter(one.values())) for one in rounds]
-        time_ratios = sorted(one[name][0] / first[0] for one, first in zip(rounds, base))
+    for name in rounds[0]:
+        rows = [(one[name], next(iter(one.values()))) for one in rounds if name in one]
+        time_ratios = sorted(own[0] / first[0] for own, first in rows)
         found[name] = {
-            "ms": statistics.median(one[name][0] for one in rounds), "of_whole": statistics.median(time_ratios),
-            "from_to": [time_ratios[0], time_ratios[-1]],
-            "peak_mb": statistics.median(one[name][1] for one in rounds),
-            "peak_of_whole": statistics.median(one[name][1] / first[1] for one, first in zip(rounds, base)),
-            "loss": rounds[0][name][2],
+            "ms": statistics.median(own[0] for own, _ in rows), "of_whole": statistics.median(time_ratios),
+            "from_to": [time_ratios[0], time_ratios[-1]], "rounds": len(rows),
+            "peak_mb": statistics.median(own[1] for own, _ in rows),
+            "peak_of_whole": statistics.median(own[1] / first[1] for own, first in rows),
+            "loss": rows[0][0][2],
         }  # fmt: skip
     return found
 
@@ -283,16 +283,20 @@ def main() -> None:
                   f"{1000 * floor(count) / speed:.0f} ms at {speed:.0f} GFLOP/s")  # fmt: skip
             rounds: list[dict[str, tuple[float, float, float]]] = []
             for _ in range(options.repeats):
-                rounds.append({name: measured(name, count, threads, options.steps) for name in names})
+                rounds.append({})
+                for name in names:
+                    rounds[-1][name] = measured(name, count, threads, options.steps)
+                    # after each case: whoever stops it keeps what was measured
+                    mine = results.setdefault(str(threads), {"cases": {}})
+                    mine["cases"].update(summary(rounds))
+                    mine["floor_ms"] = 1000 * floor(count) / speed
+                    text = {"results": results, "floor_gflop": floor(count), "machine": describe()}
+                    out.write_text(json.dumps(text, indent=1) + "\n")
             found = summary(rounds)
             show(found)
             for name in found:
                 expected = [other["loss"] for key, other in found.items() if known[key][0] == known[name][0]]
                 assert max(expected) - min(expected) < 1e-4 * max(expected), f"{name}: other losses: {expected}"
-            floor_ms = 1000 * floor(count) / speed
-            results[str(threads)] = {"cases": found, "rounds": options.repeats, "floor_ms": floor_ms}
-            text = {"results": results, "floor_gflop": floor(count), "machine": describe()}
-            out.write_text(json.dumps(text, indent=1) + "\n")
 
 
 if __name__ == "__main__":

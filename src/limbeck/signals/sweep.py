@@ -14,7 +14,7 @@ from limbeck.functional.core import UNLABELLED
 from limbeck.signals.blocks import Block, TokenTerm
 from limbeck.signals.sides import Logits, leaves, student_side, teacher_side
 
-# bytes of a row's part of a core's cache: passes over a few such buffers then stay within it
+# bytes of each buffer of the rows that are compared at once: a few of them fit into a core's cache
 CACHE = 1 << 19
 # bytes of logits that a sweep holds at once, if the matrix is not larger (that much is held for its gradient anyway)
 MEMORY = 1 << 27
@@ -125,10 +125,15 @@ def _block(student: Logits, teacher: Logits | None, size: int, exact: torch.dtyp
 
 
 def _few(size: int, exact: torch.dtype, rows: int, device: torch.device) -> int:
-    """How many rows are compared at once: on a CPU, as many for each thread as go into its cache."""
+    """How many of a block's rows are compared at once.
+
+    One thread of a CPU takes as many as its cache holds. Several threads wait for each other after every pass over them: on a
+    busy machine they wait for longer than passes over so few take, so that they share a quarter of the block.
+    """
     if device.type != "cpu":
-        return rows
-    return max(1, min(rows, torch.get_num_threads() * max(1, CACHE // (size * exact.itemsize))))
+        return max(1, rows)
+    cached = max(1, CACHE // (size * exact.itemsize))
+    return max(1, min(rows, cached if torch.get_num_threads() == 1 else max(cached, rows // 4)))
 
 
 def _rows(student: Logits, labels: Tensor | None, mask: Tensor | None, terms: Sequence[TokenTerm],
