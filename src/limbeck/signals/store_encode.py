@@ -11,6 +11,7 @@ from torch import Tensor
 
 from limbeck.errors import ArgumentError, SignalError, StoreError
 from limbeck.functional.topk import largest
+from limbeck.signals.store_ids import pack_ids, packed_width, unpack_ids
 from limbeck.signals.store_levels import from_levels, to_levels
 
 # the name in a manifest, the name in a safetensors header
@@ -44,7 +45,7 @@ class Column:
 class TopK:
     """The k largest of `size` log-probabilities, and what mass the rest have together.
 
-    values [..., k]: log-probabilities, descending; ids [..., k]: their classes (uint8, uint16 or uint32); log_tail [...]:
+    values [..., k]: log-probabilities, descending; ids [..., k]: their classes (whole numbers of any type); log_tail [...]:
     log of the summed probability of all other classes, -65504 where there are none. As a teacher's signal it stands for
     the logits that `dense()` gives, as `Lazy` does for a product: a walk makes them for a few tokens at a time.
     """
@@ -144,10 +145,11 @@ class TopK:
 class Signal:
     """How a signal is kept. `shape` is that of one sample, [classes] for logits; k is None where all is kept.
 
-    dtype "uint8": the values of top-k logits as levels between their largest and smallest (see `store_levels`).
+    dtype "uint8": the values of top-k logits as levels between their largest and smallest (see `store_levels`). Encoding
+    "packed_top_k": their classes in few bits each, in ascending order (see `store_ids`); "top_k": as whole numbers, by value.
     """
 
-    encoding: Literal["all", "top_k"]
+    encoding: Literal["all", "top_k", "packed_top_k"]
     dtype: str
     shape: tuple[int, ...]
     k: int | None = None
@@ -158,10 +160,12 @@ class Signal:
         if self.k is None:
             return [Column(name, dtype, self.shape)]
         places, size = self.shape[:-1], self.shape[-1]
-        ids = torch.uint8 if size <= 1 << 8 else torch.uint16 if size <= 1 << 16 else torch.uint32
+        ids, width = torch.uint8 if size <= 1 << 8 else torch.uint16 if size <= 1 << 16 else torch.uint32, self.k
+        if self.encoding == "packed_top_k":
+            ids, width = torch.uint8, packed_width(self.k, size)
         ends = [Column(f"{name}/ends", torch.float16, (*places, 2))] if levels else []
         return [
-            Column(f"{name}/values", dtype, (*places, self.k)), *ends, Column(f"{name}/ids", ids, (*places, self.k)),
+            Column(f"{name}/values", dtype, (*places, self.k)), *ends, Column(f"{name}/ids", ids, (*places, width)),
             Column(f"{name}/log_tail", torch.float16 if levels else dtype, places),
         ]  # fmt: skip
 
@@ -178,8 +182,12 @@ class Signal:
         for start in range(0, count, step):
             rows = torch.arange(start, min(start + step, count), device=value.device)
             parts.append(top_k(value.block(rows) if flat is None else flat[start : start + step], self.k))
-        values, *rest = [torch.cat(group) for group in zip(*parts, strict=True)]
-        found = [*(to_levels(values) if self.dtype == "uint8" else [values]), *rest]
+        values, ids, log_tail = [torch.cat(group) for group in zip(*parts, strict=True)]
+        kept = list(to_levels(values)) if self.dtype == "uint8" else [values]
+        if self.encoding == "packed_top_k":
+            ids, order = ids.sort(-1)
+            kept[0], ids = kept[0].gather(-1, order), pack_ids(ids, size)
+        found = [*kept, ids, log_tail]
         return [
             array.to(column.dtype).cpu().reshape(len(value), *column.shape).contiguous()
             for array, column in zip(found, columns, strict=True)
@@ -190,8 +198,13 @@ class Signal:
         if self.k is None:
             return arrays[0]
         values, *ends, ids, log_tail = arrays
+        if self.encoding == "packed_top_k":
+            ids = unpack_ids(ids.flatten(0, -2), self.k, self.shape[-1]).reshape(values.shape)
         if ends:
             values = from_levels(values, ends[0])
+        if self.encoding == "packed_top_k":
+            values, order = values.sort(stable=True, dim=-1, descending=True)
+            ids = ids.gather(-1, order)
         return TopK(values, ids, log_tail, self.shape[-1])
 
     def describe(self) -> dict[str, Any]:
@@ -234,7 +247,7 @@ def describe_signal(name: str, value: Any, dtype: str, top: int | None) -> Signa
             f"top_k={top}: the signal {name!r} has {row[-1] if row else 1} classes. Give a smaller number, or leave "
             "top_k out to keep all."
         )
-    return Signal("top_k", dtype, row, top)
+    return Signal("packed_top_k" if dtype == "uint8" else "top_k", dtype, row, top)
 
 
 def check_values(name: str, signal: Signal, value: Any, arrays: list[Tensor], ids: Tensor) -> None:
