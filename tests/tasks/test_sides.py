@@ -1,6 +1,7 @@
 """Two tokenizers through the task of language models: who sees which tokens, scores of both, what is refused."""
 
 import math
+import socket
 
 import pytest
 import torch
@@ -130,3 +131,23 @@ def test_the_teacher_s_rows_are_no_longer_than_it_can_read():
     data = CausalLM().load(TEXTS, [student, teacher], valid=0, length=60)
     assert data.train.theirs.width <= 9
     assert data.train.width <= 60
+
+
+def test_a_student_by_its_name_on_the_hub_reads_its_own_tokens(tmp_path, monkeypatch):
+    """As the hub's cache holds it, without a connection; a name that nothing is known of leaves it to the teacher's."""
+
+    def fails(*_args, **_options):
+        raise OSError("no such name")
+
+    folder, commit = tmp_path / "models--someone--bytes", 40 * "a"
+    BYTES.save_pretrained(folder / "snapshots" / commit)
+    (folder / "snapshots" / commit / "config.json").write_text('{"model_type": "llama"}')
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(socket, "getaddrinfo", fails)
+    teacher = decoder(BPE, 1)
+    data = CausalLM().load(TEXTS, ["someone/bytes", teacher], valid=0)
+    assert isinstance(data.train, TwinRows)
+    assert data.tokenizer.get_vocab() == BYTES.get_vocab()
+    assert not isinstance(CausalLM().load(TEXTS, ["someone/unknown", teacher], valid=0).train, TwinRows)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -256,11 +256,10 @@ class Cut(NamedTuple):
 
 
 def tokenizer_of_spec(model: Any) -> Any:
-    """The tokenizer of a module or teacher, of the folder of a model or a run; None where there is none.
-
-    Hub names are not asked.
-    """
-    from limbeck.students.pretrained import TOKENIZER_FILES, read_part
+    """The tokenizer of a module or teacher, of the folder of a model or a run, of a model of the hub; None where there is
+    none. A hub that does not answer is asked again, and named, when the model itself is loaded."""
+    from limbeck.students.build import names_model
+    from limbeck.students.pretrained import TOKENIZER_FILES, read_part, unreachable
 
     if isinstance(model, nn.Module):
         return tokenizer_of(model)
@@ -270,6 +269,9 @@ def tokenizer_of_spec(model: Any) -> Any:
         for folder in (Path(model), Path(model) / "student"):
             if any((folder / file).is_file() for file in TOKENIZER_FILES):
                 return read_part(str(folder), "tokenizer")
+        if names_model(model) and not Path(model).exists():
+            with suppress(ModelError):
+                return read_part(str(model), "tokenizer", local_files_only=unreachable())
     return None
 
 

@@ -23,7 +23,8 @@ def ddk(job: Job, gamma: float = 0.2, temperature: float = 1.0, every: int = 100
     CE + gamma KL(teacher || student), on batches whose rows are drawn by domain. Every `every` steps the student's perplexity
     over the teacher's is measured on `rows` validation rows of each domain; these ratios, divided by their sum, move a
     running mean (`smoothing`), and the shares are 1 - uniform of it and `uniform` spread evenly (Liu et al., 2024; the paper
-    smooths and keeps every domain alive too, its formula and constants could not be checked). uniform=1 mixes evenly.
+    smooths and keeps every domain alive too; its formula and constants, gamma among them, could not be checked). uniform=1
+    mixes evenly.
     """
     from limbeck.functional.mixture import DomainMixture
     from limbeck.training.mixture_source import MixtureSource, domain_losses

@@ -153,18 +153,19 @@ def returns(rollout: Rollout, alpha: float, gamma: float, reward_clip: float, pe
 @recipe(paper="Multi-Granularity Semantic Revision for Large Language Model Distillation (on the student's answers)",
         year=2024, field="language", needs=("logits", "answers", "prompts"), tasks=("causal_lm",))  # fmt: skip
 def scrg(job: Job, sft: float = 1.0, dac: float = 1.0, span: float = 1.0, span_size: int = 3, top_k: int | None = 64,
-         max_new_tokens: int = 128, sampling_temperature: float = 1.0) -> Stage:  # fmt: skip
+         repair: bool = True, max_new_tokens: int = 128, sampling_temperature: float = 1.0) -> Stage:  # fmt: skip
     """Let the student write, mend its answer at its worst token, let it go on from there, and learn the result.
 
     limbeck distill scrg teacher=... student=... data=prompts.jsonl
 
     Sequence correction and re-generation: where student and teacher would choose differently, the token whose probability the
     student puts highest above the teacher's becomes the teacher's choice, and the student writes the rest anew. On these
-    answers and as many given ones: `mgsr`'s dac KL and span distance; on the given ones alone, sft CE (Liu et al., 2024). No
-    code is published: which token is the worst, and that one is mended in each answer, are our reading.
+    answers and as many given ones: `mgsr`'s dac KL and span distance; on the given ones alone, sft CE (Liu et al., 2024).
+    `repair=False` learns the answers as they were written. No code is published: which token is the worst, and that one is
+    mended in each answer, are our reading.
     """
     objective = dac * o.learned_subset_kl() + span * o.span_correlation(size=span_size, top_k=top_k)
-    source = written(job, max_new_tokens, sampling_temperature, repair=True, beside=job.data.train)
+    source = written(job, max_new_tokens, sampling_temperature, repair=repair, beside=job.data.train)
     return job.stage(sft * o.cross_entropy().among("given") + objective, source=source)
 
 
