@@ -91,6 +91,13 @@ def walked(objective: Any, precision: str) -> Loss:
     return loss
 
 
+def alone(student: nn.Module, teacher: nn.Module, batch: Batch) -> Tensor:
+    """The student on the texts alone, walked: what training from a store is to be compared with."""
+    step = Step(batch, 0.0, counts=count_items(batch))
+    step.put("self", TASK.signals(TASK.forward(student, batch.inputs)))
+    return o.cross_entropy().evaluate(step)[0]
+
+
 def plain(student: nn.Module, teacher: nn.Module, batch: Batch) -> Tensor:
     """A user's own function, walked by autograd within a few rows."""
     with torch.no_grad():
@@ -166,6 +173,7 @@ def cases() -> dict[str, tuple[str, Make]]:
     found: dict[str, tuple[str, Make]] = {
         "whole logits": ("forward KL", lambda *_: naive),
         "walk, forward KL": ("forward KL", lambda *_: walked(o.forward_kl(), "no")),
+        "walk, no teacher, CE": ("CE", lambda *_: alone),
         "walk, a plain function": ("forward KL", lambda *_: plain),
         "walk, forward KL, bf16": ("forward KL in bf16", lambda *_: walked(o.forward_kl(), "bf16")),
         "walk, top 64 stored": ("top 64", stored(o.topk_forward_kl(k=64))),

@@ -6,6 +6,7 @@ Teachers are trained once and kept in runs/proofs, by their settings; a changed 
 from __future__ import annotations
 
 import copy
+import fcntl
 import functools
 import hashlib
 import json
@@ -53,10 +54,13 @@ def kept(name: str, data: Data, student: Any, **options: Any) -> nn.Module:
     """A model trained on the data alone, from runs/proofs when it has been trained before with the same settings."""
     about = json.dumps([data.fingerprint(), str(student), options], sort_keys=True, default=str)
     folder = KEPT / f"{name}-{hashlib.sha256(about.encode()).hexdigest()[:10]}"
-    if not (folder / "report.json").exists():
-        given = {"overwrite": True} if (folder / "run.json").exists() else {}
-        lb.distill("alone", data=data, student=student, task="causal_lm", out=folder, measure=False, progress=False,
-                   **given, **options)  # fmt: skip
+    KEPT.mkdir(parents=True, exist_ok=True)
+    with open(folder.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # proofs that run beside one another wait for what one of them trains
+        if not (folder / "report.json").exists():
+            given = {"overwrite": True} if (folder / "run.json").exists() else {}
+            lb.distill("alone", data=data, student=student, task="causal_lm", out=folder, measure=False, progress=False,
+                       **given, **options)  # fmt: skip
     return load_model(str(folder), task=resolve("causal_lm"))  # type: ignore[return-value]
 
 
@@ -172,15 +176,24 @@ REASON = {"steps": 800, "batch_size": 64, "learning_rate": 3e-3, "clip": 1.0, "b
 
 
 def reason_teacher(layers: int = 2, width: int = 96, **options: Any) -> nn.Module:
-    """A teacher of sums."""
-    data = tiny_reason()
-    return kept(f"tiny-reason-{layers}x{width}", data, f"decoder:{layers},{width}", **{**REASON, **options})
+    """A teacher of sums, trained for long: a model finds the rule all at once, sooner or later by the machine's rounding."""
+    data, given = tiny_reason(), {**REASON, "steps": 1600, **options}
+    return kept(f"tiny-reason-{layers}x{width}", data, f"decoder:{layers},{width}", **given)
 
 
-def reason_start(seed: int, steps: int = 900, student: str = "decoder:2,64") -> nn.Module:
-    """A student of sums after a short training on given answers: where learning from one's own answers begins."""
-    options = {**REASON, "steps": steps, "batch_size": 32, "seed": seed}
-    return kept(f"tiny-reason-start-{seed}", tiny_reason(), student, **options)
+def reason_start(seed: int, steps: int | None = None, student: str = "decoder:2,64") -> nn.Module:
+    """A student of sums after a training on given answers: where learning from one's own answers begins.
+
+    Without `steps` it is trained, in lengths of 900, 1,050 and so on, until 5 of 100 of its answers at temperature 1 are right:
+    a weak start, of which one's own answers can say something; when that is differs from seed to seed.
+    """
+    lengths = range(900, 2400, 150) if steps is None else [steps]
+    for length in lengths:
+        options = {**REASON, "steps": length, "batch_size": 32, "seed": seed}
+        model = kept(f"tiny-reason-start-{seed}", tiny_reason(), student, **options)
+        if steps is not None or sampled_match(model, 0) >= 5:
+            break
+    return model
 
 
 def reasoned(recipe: str, seed: int, student: nn.Module, **options: Any) -> lb.Run:
