@@ -15,7 +15,7 @@ CLAIM = (
 )
 SEEDS = range(3)
 NOTE = (
-    "600 new sums, each step followed by a filler, test on 200. Chunks are the sentences. The student (2 x 64) begins from 900 "
+    "600 new sums, each step followed by a filler, test on 200. Chunks are the sentences. The student (2 x 64) begins from 1,800 "
     "updates on other sums without fillers, and has 400 of 32 rows, shuffled alike in all arms; skip-thinking trains "
     "chunk-wise in the first half of them."
 )
@@ -23,7 +23,7 @@ STEPS = {"steps": 400, "batch_size": 32, "learning_rate": 1e-3}
 
 
 def measure(seed: int) -> dict[str, float]:
-    row, start = {}, reason_start(seed)
+    row, start = {}, reason_start(seed, steps=1800)  # one that can do sums, in chains without fillers
     chunked = {"chunks": 5, "sentence_ends": ";"}
     arms = {
         "full": given_answers,
