@@ -13,7 +13,8 @@ CLAIM = (
 SEEDS = range(3)
 NOTE = (
     "A rollout for every 4 updates, from a mixture with 0.2 of the teacher; given answers beside them. The teacher of sums has "
-    "hardly more than one way to an answer, so that there are few modes to choose between: a mild test of the second half."
+    "hardly more than one way to an answer, so that there are few modes to choose between: a mild test of the second half. "
+    "Learnt: with 4,000 given sums at hand, forward KL on them teaches more for as many updates."
 )
 
 

@@ -13,8 +13,8 @@ CLAIM = (
 SEEDS = range(3)
 NOTE = (
     "The terms are the same: DAC-KL and span distance on both kinds of answers, cross-entropy on given ones; `given` has these "
-    "alone. Answers drawn at temperature 1, where the teacher itself is right far less often than when it is greedy. Learnt: one's own "
-    "answers are worth much beside given ones, the mending of one token in them nothing that three seeds could show."
+    "alone. Answers drawn at temperature 1, where the teacher itself is right far less often than when it is greedy. Learnt: "
+    "one's own answers are worth much beside given ones, the mending of one token in them nothing that three seeds could show."
 )
 
 

@@ -15,9 +15,10 @@ CLAIM = (
 )
 SEEDS = range(3)
 NOTE = (
-    "600 new sums, each step followed by a filler, test on 200. Chunks are the sentences. The student (2 x 64) begins from 1,800 "
-    "updates on other sums without fillers, and has 400 of 32 rows, shuffled alike in all arms; skip-thinking trains "
-    "chunk-wise in the first half of them."
+    "600 new sums, each step followed by a filler, test on 200. Chunks are the sentences. The student (2 x 64) begins from "
+    "1,800 updates on other sums without fillers, and has 400 of 32 rows, shuffled alike in all arms; skip-thinking trains "
+    "chunk-wise in the first half of them. Learnt: within this budget no arm learns to carry across the fillers, so that the "
+    "numbers say nothing of the method, and a student without answers of its own gives no chunk up: it wants longer training."
 )
 STEPS = {"steps": 400, "batch_size": 32, "learning_rate": 1e-3}
 
