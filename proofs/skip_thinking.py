@@ -44,7 +44,7 @@ def measure(seed: int) -> dict[str, float]:
 def judge(rows: list[dict[str, float]]) -> tuple[bool, str]:
     chunks, chunks_error = paired(rows, "chunks", "full")
     skip, skip_error = paired(rows, "skip", "full")
-    fewer = 100 * (1 - sum(row["skip_tokens"] for row in rows) / sum(row["full_tokens"] for row in rows))
+    fewer = 100 * (1 - sum(row["skip_tokens"] for row in rows) / max(sum(row["full_tokens"] for row in rows), 1))
     return chunks > chunks_error and skip > -skip_error and fewer >= 30, (
         f"Exact match of chunk-wise training {chunks:+.1f} ± {chunks_error:.1f} points from full chains, of skip-thinking "
         f"{skip:+.1f} ± {skip_error:.1f}, with {fewer:.0f} % fewer tokens."

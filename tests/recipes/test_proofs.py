@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import random
 import sys
 
 import pytest
@@ -45,7 +46,7 @@ def test_a_proof_that_was_not_run_is_whole_and_unproven(name):
 
 @pytest.mark.parametrize("name", sorted(results()))
 def test_a_proof_can_stand_and_can_fail(name):
-    """Rows turned upside down (each column against the others) must not all be judged alike."""
+    """Rows in which the columns stand in other orders must not all be judged alike."""
     module, rows = load(name), results()[name]["rows"]
     verdict, finding = module.judge(rows)
     assert ("stands" if verdict else "failed") == results()[name]["verdict"]
@@ -56,6 +57,11 @@ def test_a_proof_can_stand_and_can_fail(name):
         for worst in columns:
             if best != worst:
                 judged.add(module.judge([{**row, best: 1000.0 + row[best], worst: -1000.0} for row in rows])[0])
+    for seed in range(300):  # a claim of several parts wants several columns where they belong
+        order = random.Random(seed).sample(columns, len(columns))
+        judged.add(
+            module.judge([{**row, **{key: 100.0 * (1 + order.index(key)) for key in columns}} for row in rows])[0]
+        )
     judged.add(module.judge([dict.fromkeys(columns, 0.0) | {"seed": row["seed"], columns[0]: 0.0} for row in rows])[0])
     assert judged == {True, False}
 

@@ -134,4 +134,5 @@ def test_a_text_classifier_has_adapters_too(tmp_path):
                      progress=False, measure=False)  # fmt: skip
     assert type(run.student) is type(own)
     again = lb.load_model(tmp_path / "run")
-    assert torch.equal(again(X).logits, run.student(X).logits)
+    assert torch.equal(weights(again), weights(run.student))
+    torch.testing.assert_close(again(X).logits, run.student(X).logits)  # where weights lie in memory moves the last bit
