@@ -39,6 +39,8 @@ from limbeck.training.placement import lies_in_pieces
 from limbeck.training.settings import Settings, setting_names
 from limbeck.trial import Trial, scored_part
 
+LENGTHS = ("epochs", "steps", "samples", "tokens")
+
 
 @dataclass
 class Prepared:
@@ -210,7 +212,7 @@ def prepare(recipe: Any = None, *, teacher: Any = None, student: Any = None, dat
 
 def _writing(job: Job, count: int | None, checker: Any) -> Any:
     """The prompts that models answer for the report, where the task's models write."""
-    if not job.task.tokenized:
+    if not job.task.writes:
         if count:
             raise ArgumentError(f"generate={count}: models of {job.task.name} do not write. Leave generate out.")
         return None
@@ -245,8 +247,11 @@ def _defaults(data: Data, student: nn.Module, settings: Mapping[str, Any]) -> di
     """Length and rate that suit the student, where the user says nothing: about 2,000 steps, 3 epochs if pretrained."""
     encoder = hasattr(student, "config") and not hasattr(student, "limbeck_fresh")
     usual: dict[str, Any] = {"learning_rate": 5e-5, "clip": 1.0} if encoder else {}
+    usual = getattr(student, "limbeck_settings", usual)
     found = {name: value for name, value in usual.items() if name not in settings}
-    if any(settings.get(name) for name in ("epochs", "steps", "samples", "tokens")):
+    if any(settings.get(name) for name in LENGTHS):
+        return {name: value for name, value in found.items() if name not in LENGTHS}
+    if any(name in found for name in LENGTHS):
         return found
     if data.train.order == "stream":
         found["steps"] = 2000

@@ -14,6 +14,8 @@ DATA_OPTIONS = (
     "label", "text", "features", "target", "labelled", "valid", "test", "unlabelled", "augment", "image_size",
     # of texts for language models
     "tokenizer", "length", "long", "pack", "prompt", "response", "messages", "template", "stream", "buffer", "domain",
+    # of texts for vectors
+    "sts", "retrieval", "prompts",
 )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import sys
@@ -37,3 +38,21 @@ def _processor() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+def fast_bf16(device: Any) -> bool:
+    """Whether matrix products in bfloat16 are faster than in float32 there: GPUs of today, CPUs with AVX512-BF16 or AMX."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    return device.type == "cpu" and ("avx512_bf16" in _flags() or "amx_bf16" in _flags())
+
+
+@functools.cache
+def _flags() -> frozenset[str]:
+    try:
+        with open("/proc/cpuinfo") as file:
+            return frozenset(next((line.split(":", 1)[1].split() for line in file if line.startswith("flags")), []))
+    except OSError:
+        return frozenset()

@@ -220,6 +220,7 @@ class Data:
     about: dict[str, Any] = field(default_factory=dict)
     tokenizer: Any = None  # of token rows: what made them
     domains: list[str] | None = None  # names, where the samples are of several (`Part.domain`)
+    benches: dict[str, Any] = field(default_factory=dict)  # by name: what models are measured on beside a part
     teacher_tokenizer: Any = None  # of rows that carry the texts in the teacher's tokens too
 
     @property

@@ -15,7 +15,14 @@ from limbeck.functional.aligned import (
 )
 from limbeck.functional.alignment import chunk_rows, chunk_sums, shared_chunks, words_of_chunks
 from limbeck.functional.core import Declaration, objective, reduce
-from limbeck.functional.features import attention_map_mse, cosine_distance, feature_l1, feature_mse
+from limbeck.functional.features import (
+    attention_map_mse,
+    cosine_distance,
+    euclidean_distance,
+    feature_l1,
+    feature_mse,
+    squared_distance,
+)
 from limbeck.functional.likelihoods import (
     EPSILON,
     binary_cross_entropy,

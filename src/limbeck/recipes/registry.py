@@ -110,7 +110,14 @@ def recipes() -> dict[str, Recipe]:
 
     found: dict[str, Recipe] = {}
     for info in pkgutil.walk_packages(package.__path__, "limbeck.recipes."):
-        if info.ispkg or info.name.rsplit(".", 1)[-1] in ("registry", "proofs", "docs", "toy", "toy_language"):
+        if info.ispkg or info.name.rsplit(".", 1)[-1] in (
+            "registry",
+            "proofs",
+            "docs",
+            "toy",
+            "toy_language",
+            "toy_embedding",
+        ):
             continue
         for value in vars(importlib.import_module(info.name)).values():
             if isinstance(value, Recipe):

@@ -33,6 +33,10 @@ def toy_job(recipe: Recipe | None = None, **settings: Any) -> Job:
         valid = tokens.parts["valid"]
         return Job(task, tokens, small, ModuleTeacher(large), given,
                    evaluation=lambda module: task.measure(module, valid)["scores"])  # fmt: skip
+    if task.name == "embedding":
+        from limbeck.recipes.toy_embedding import embedding_toy
+
+        return Job(task, *embedding_toy(), given)  # type: ignore[arg-type]
     generator = torch.Generator().manual_seed(0)
     student: nn.Module
     if task.name == "regression":

@@ -22,6 +22,7 @@ from torch import nn
 from limbeck._optional import need
 from limbeck.errors import ArgumentError, ModelError, nearest
 from limbeck.students.declare import builder, seeded, share, whole
+from limbeck.students.encoders import static
 from limbeck.students.fill import begin_at_values, complete, example_of
 from limbeck.students.language import text_decoder
 from limbeck.students.nets import ResNet, TextBag, WideResNet, conv3x3, initialise
@@ -159,13 +160,15 @@ SHORT: dict[str, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
     "bag": (text_bag, ("width", "hidden")),
     "encoder": (text_encoder, ("layers", "width", "heads")),
     "decoder": (text_decoder, ("layers", "width", "heads")),
+    "static": (static, ("width", "pairs")),
     "timm": (timm_model, ("name",)),
 }
 CUTS = ("depth", "width", "heads", "hidden")  # the arguments of shrink
 FORMS = (
     "'mlp:64,32' or 'mlp(hidden=[64,32])' (rows, images), 'cnn:16', 'resnet:20', 'wide_resnet:16,2', 'timm:NAME' "
-    "(images), 'bag', 'encoder:2,128' (texts), 'decoder:2,128' (language models), 'shrink(depth=2,width=0.5,heads=2)' "
-    "(cut from the teacher), or a folder or hub name of a model"
+    "(images), 'bag', 'encoder:2,128' (texts), 'decoder:2,128' (language models), "
+    "'static', 'static:128' (vectors of texts), 'shrink(depth=2,width=0.5,heads=2)' (cut from the teacher), or a folder or "
+    "hub name of a model"
 )
 
 

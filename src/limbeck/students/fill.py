@@ -15,7 +15,12 @@ if TYPE_CHECKING:
     from limbeck.data.base import Data
     from limbeck.tasks.base import Task
 
-READS = {"bag": "text", "encoder": "text", "decoder": "tokens"}  # the kind of data of students that read words
+READS = {
+    "bag": "text",
+    "encoder": "text",
+    "static": "text",
+    "decoder": "tokens",
+}  # the kind of data of students that read words
 
 
 def example_of(data: Data | None) -> Tensor | None:

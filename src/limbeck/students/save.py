@@ -222,7 +222,9 @@ def load_module(path: str | Path, builder: Builder | None = None) -> nn.Module:
     module = _built(path, record, builder)
     _fill(module, weights, record)
     if (path / "tokenizer").is_dir():
-        module.tokenizer = read_part(str(path / "tokenizer"), "tokenizer")
+        own = getattr(module, "read_tokenizer", None)
+        module.tokenizer = (read_part(str(path / "tokenizer"), "tokenizer") if own is None
+                            else own(str(path / "tokenizer")))  # fmt: skip
     if "shrink" in record:
         module.limbeck_shrink = record["shrink"]
     return module.eval()

@@ -13,8 +13,9 @@ def tasks() -> dict[str, type[Task]]:
     """Every task by its name."""
     from limbeck.tasks.causal_lm import CausalLM
     from limbeck.tasks.classification import Classification, Regression
+    from limbeck.tasks.embedding import Embedding
 
-    return {task.name: task for task in (Classification, Regression, CausalLM)}
+    return {task.name: task for task in (Classification, Regression, CausalLM, Embedding)}
 
 
 def resolve(task: str | Task | None, data: Data | None = None) -> Task:

@@ -31,6 +31,7 @@ class Task:
     default_recipe: str = "kd"
     measures: bool = False  # whether it scores models itself (`measure`), because outputs of a whole part would not fit
     exports: tuple[str, ...] = ("onnx", "onnx-int8", "safetensors")  # the forms in which its models leave
+    writes: bool = False  # whether its models write text
     tokenized: bool = False  # whether what the data are depends on a tokenizer, so that the models are loaded first
 
     # what it is about
@@ -39,6 +40,10 @@ class Task:
         from limbeck.data import load_data
 
         return load_data(spec, **options)
+
+    def pretrained(self, name: str, *, role: str, trust_remote_code: bool, seed: int) -> nn.Module | None:
+        """A model of this task from a folder or hub name of Transformers; None where it is one with a head as saved."""
+        return None
 
     # how a model is run
     def view(self, batch: Batch, module: nn.Module | None, role: str) -> Inputs:

@@ -51,7 +51,7 @@ class CausalLM(Task):
     name = "causal_lm"
     best = ("perplexity", "min")
     default_recipe = "lm_kd"
-    measures = tokenized = True
+    measures = tokenized = writes = True
     exports = ("safetensors",)
 
     def __init__(self, vocabulary: int | None = None, lazy: bool = True):

@@ -184,6 +184,10 @@ CAUSAL = ("ForCausalLM", "LMHeadModel")
 
 def _transformers(name: str, data: Data | None, task: Task | None, role: str, trust: bool, seed: int) -> nn.Module:
     """A Transformers model for sequence or image classification, with its tokenizer or image processor on it."""
+    if task is not None:
+        found = task.pretrained(name, role=role, trust_remote_code=trust, seed=seed)
+        if found is not None:
+            return found
     transformers = need("transformers", "language")
     source = {"trust_remote_code": trust, "local_files_only": Path(name).is_dir() or unreachable()}
     try:

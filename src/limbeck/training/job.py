@@ -58,6 +58,7 @@ class Job:
     warnings: list[str] = field(default_factory=list)  # what a recipe has to say to the reader of the report
     shelf: Shelf | None = None
     rehearsal: bool = False
+    kept: dict[Any, Any] = field(default_factory=dict)  # what was made once for all trainings of this job
 
     # parts of a plan
     def stage(self, objective: Objective, *, name: str = "train", student: nn.Module | None = None,
@@ -132,6 +133,45 @@ class Job:
         """Say this in the report of the run."""
         if text not in self.warnings:
             self.warnings.append(text)
+
+    # what the teacher did once
+    def stored(self, *taps: str, at: str | None = None) -> Teacher | None:
+        """The teacher's signals of the training part, for which it is run once: kept in the folder `at`, else in the run's,
+        else in one that goes with the process. In a rehearsal the teacher itself; and so is one that is stored already.
+        """
+        from limbeck.teachers.once import run_once
+
+        if self.teacher is None or self.teacher.stored or self.rehearsal:
+            return self.teacher
+        home = None if self.shelf is None else self.shelf.folder
+        if (taps, at) not in self.kept:
+            self.kept[taps, at] = run_once(self.teacher, self.data, self.task, taps, at, home)
+        return self.kept[taps, at]
+
+    def begin_rows(self, rows: str) -> None:
+        """Let a static student begin at its teacher's vectors of single tokens: with "auto" where it is fresh."""
+        from limbeck.students.encoders import StaticEncoder
+        from limbeck.teachers.once import token_vectors_once
+
+        able = isinstance(self.student, StaticEncoder) and isinstance(self.teacher, ModuleTeacher)
+        if rows == "teacher" and not able:
+            raise ArgumentError(
+                "rows=teacher: only a static student begins at tokens, and only of a teacher that is a module."
+            )
+        if (
+            self.rehearsal
+            or not able
+            or rows == "random"
+            or (rows == "auto" and not hasattr(self.student, "limbeck_fresh"))
+        ):
+            return
+        from limbeck.students.token_rows import begin_at_tokens
+
+        assert isinstance(self.teacher, ModuleTeacher) and isinstance(self.student, StaticEncoder)
+        if "rows" not in self.kept:
+            home = None if self.shelf is None else self.shelf.folder
+            self.kept["rows"] = token_vectors_once(self.teacher, self.student.vocabulary, home)
+        begin_at_tokens(self.student, self.kept["rows"])
 
     # what is at hand
     def model(self, given: Any, role: str) -> Teacher | None:

@@ -99,7 +99,7 @@ class Loop:
         self.wrapped = {
             # a head above the last tap, or a learner read by others only, has parameters that get no gradient
             name: self.placement.wrap(
-                learner, len(self.learners) > 1 or "logits" not in {ref.tap for ref in learner.needs()}
+                learner, len(self.learners) > 1 or not set(stage.task.outputs) & {ref.tap for ref in learner.needs()}
             )
             for name, learner in self.learners.items()
         }

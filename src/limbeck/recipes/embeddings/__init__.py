@@ -1,0 +1,1 @@
+"""Recipes for models that give texts vectors, and for models that rank."""

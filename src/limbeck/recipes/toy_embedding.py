@@ -1,0 +1,65 @@
+"""The toy of the recipes for vectors: texts of a few words, a teacher that knows how they follow each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from limbeck.data.base import Data
+from limbeck.data.texts import text_part
+from limbeck.students.declare import seeded
+from limbeck.students.encoders import StaticEncoder
+from limbeck.teachers.base import ModuleTeacher
+
+WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "and", "or", "not", "of"]
+
+
+class ToyTokens:
+    """A number for each known word; between the special tokens 0 and 1 where asked."""
+
+    size = len(WORDS) + 2
+    pad_token_id, nothing, padding_side = size, size + 1, "right"
+
+    def __init__(self, special: bool = False):
+        self.special = special
+
+    def __call__(self, texts: Sequence[str], **_: Any) -> dict[str, list[list[int]]]:
+        rows = [[2 + WORDS.index(word) for word in text.split() if word in WORDS] for text in texts]
+        return {"input_ids": [[0, *row, 1] if self.special else row or [self.nothing] for row in rows]}
+
+
+class ToyEncoder(nn.Module):
+    """The mean over tokens of what a token and its forerunners make, of length 1. [batch, tokens] to [batch, width]."""
+
+    def __init__(self, width: int = 12):
+        super().__init__()
+        self.tokenizer = ToyTokens(special=True)
+        self.embedding = nn.Embedding(ToyTokens.size + 2, width)
+        self.mix = nn.Linear(2 * width, width)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        x, mask = self.embedding(input_ids), attention_mask[..., None].float()
+        past = (x * mask).cumsum(1) / mask.cumsum(1).clamp(min=1)
+        hidden = torch.tanh(self.mix(torch.cat([x, past], -1)))
+        return F.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1)
+
+
+def embedding_toy(width: int = 12) -> tuple[Data, StaticEncoder, ModuleTeacher]:
+    """48 texts, a static student with random rows, and its teacher."""
+    draw = torch.Generator().manual_seed(0)
+    texts: list[str] = []
+    while len(texts) < 48:
+        length = int(torch.randint(2, 7, (), generator=draw))
+        text = " ".join(WORDS[i] for i in torch.randint(len(WORDS), (length,), generator=draw).tolist())
+        texts += [text] * (text not in texts)
+    parts = {"train": text_part("train", texts[:40]), "test": text_part("test", texts[40:])}
+    about = {"prompts": {"query": "", "document": ""}}
+    with seeded(0):
+        teacher, student = ToyEncoder(width), StaticEncoder(ToyTokens.size, width, width)
+    student.tokenizer = ToyTokens()
+    student.limbeck_fresh = True  # type: ignore[assignment]
+    return Data("toy", "text", parts, "none", about=about), student, ModuleTeacher(teacher.eval())  # type: ignore[arg-type]

@@ -1,0 +1,234 @@
+"""Models that give a text one vector: a Transformers body with a pooling, and a table of token vectors.
+
+    teacher = sentence_encoder_of("path/or/hub/name")
+    teacher.encode(["two texts", "or more"])          # NumPy [texts, width]
+
+Both take `input_ids` and `attention_mask` and give [batch, width], normalised where the teacher's vectors are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from limbeck._optional import need
+from limbeck.errors import ArgumentError, nearest
+from limbeck.evaluation.modes import evaluating
+from limbeck.students.declare import builder, whole
+from limbeck.students.encoder_tokens import PlainTokens
+
+POOLINGS = ("mean", "cls", "last")
+TOGETHER = 32  # texts of like length that a body without gradient sees at once
+
+
+class Encoder(nn.Module):
+    """A module from token ids to one vector a text, with what `encode` needs: a tokenizer and a length."""
+
+    tokenizer: Any = None
+    width: int
+    normalize: bool
+    max_length: int | None = None
+
+    def encode(self, texts: Sequence[str], *, batch_size: int = 512, prompt: str = "",
+               progress: Callable[[int, int], None] | None = None) -> np.ndarray:  # fmt: skip
+        """The vectors of texts, [texts, width] float32, where the module lies, without gradient.
+
+        `prompt` is put before each text, as a teacher wants that was trained with prompts.
+        """
+        from limbeck.tasks.text import tokenize
+
+        if isinstance(texts, str):
+            raise ArgumentError("encode takes a list of texts, not one text: encode([text]).")
+        texts = [prompt + text for text in texts] if prompt else list(texts)
+        found = np.empty((len(texts), self.width), dtype=np.float32)
+        with evaluating(self), torch.inference_mode():
+            for begin in range(0, len(texts), batch_size):
+                inputs = tokenize(self, texts[begin : begin + batch_size], self.max_length)
+                found[begin : begin + batch_size] = self(**inputs).float().cpu().numpy()
+                if progress is not None:
+                    progress(min(begin + batch_size, len(texts)), len(texts))
+        return found
+
+
+class SentenceEncoder(Encoder):
+    """A Transformers body, one vector out of its last hidden states, a linear map where it has one, L2 norm 1 if asked."""
+
+    limbeck_settings = {"learning_rate": 2e-4, "batch_size": 32, "clip": 1.0, "schedule": "linear", "warmup": 0.1}
+
+    def __init__(self, body: nn.Module, pooling: str = "mean", normalize: bool = True, outputs: int | None = None,
+                 max_length: int | None = None):  # fmt: skip
+        super().__init__()
+        if pooling not in POOLINGS:
+            raise ArgumentError(f"pooling={pooling!r}.{nearest(pooling, POOLINGS)}")
+        inner = int(body.config.hidden_size)  # type: ignore[union-attr, arg-type]
+        self.body, self.pooling, self.normalize, self.max_length = body, pooling, normalize, max_length
+        self.projection = nn.Linear(inner, outputs) if outputs is not None and outputs != inner else None
+        self.width = inner if outputs is None else outputs
+
+    @property
+    def config(self) -> Any:
+        """The body's: what says how many positions it has."""
+        return self.body.config
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        if torch.is_grad_enabled() or len(input_ids) <= TOGETHER or torch.compiler.is_exporting():
+            return self.finish(pooled(self.body(input_ids=input_ids, attention_mask=mask)[0], mask, self.pooling))
+        # without gradient: texts of like length together, each group no longer than its longest
+        lengths = mask.sum(1)
+        order = lengths.argsort(descending=True)
+        left, found = bool((mask[:, 0] == 0).any()), []
+        for rows in order.split(TOGETHER):
+            most = int(lengths[rows[0]])
+            here = slice(mask.shape[1] - most, None) if left else slice(0, most)
+            ids, own = input_ids[rows, here], mask[rows, here]
+            found.append(pooled(self.body(input_ids=ids, attention_mask=own)[0], own, self.pooling))
+        whole_ = torch.cat(found)
+        return self.finish(torch.empty_like(whole_).index_copy(0, order, whole_))
+
+    def finish(self, vectors: Tensor) -> Tensor:
+        """From pooled to final vectors."""
+        if self.projection is not None:
+            vectors = self.projection(vectors)
+        vectors = vectors.float() if vectors.dtype in (torch.bfloat16, torch.float16) else vectors
+        return F.normalize(vectors, dim=-1) if self.normalize else vectors
+
+
+def pooled(hidden: Tensor, mask: Tensor, pooling: str) -> Tensor:
+    """One vector out of hidden states [batch, tokens, width] and mask [batch, tokens]: [batch, width].
+
+    "mean" over the tokens of the mask, "cls" the first of them, "last" the last of them.
+    """
+    if pooling == "mean":
+        weight = mask.to(hidden.dtype)
+        return (hidden * weight[..., None]).sum(1) / weight.sum(1, keepdim=True).clamp(min=1)
+    place = torch.arange(mask.shape[1], device=mask.device)
+    inside = mask != 0
+    at = (
+        torch.where(inside, place, mask.shape[1]).amin(1)
+        if pooling == "cls"
+        else torch.where(inside, place, -1).amax(1)
+    )
+    return hidden[torch.arange(len(hidden), device=hidden.device), at.clamp(0, mask.shape[1] - 1)]
+
+
+class StaticEncoder(Encoder):
+    """A text is the mean of its tokens' vectors, one row of a table each; no layer mixes them.
+
+    With `pairs`, hashed pairs of neighbouring tokens have rows in a second table, and count like tokens. With a `width` other
+    than `outputs`, a linear map follows, which is part of the model: student and teacher stay in one space. The length of a
+    row is its weight. The two last rows are padding (zeros) and what stands for a text without tokens.
+    """
+
+    limbeck_settings = {"learning_rate": 3e-3, "batch_size": 256, "epochs": 5, "schedule": "linear", "warmup": 0.0}
+
+    def __init__(self, vocabulary: int, outputs: int, width: int, pairs: int = 0, normalize: bool = True):
+        super().__init__()
+        self.vocabulary, self.width, self.pairs, self.normalize = vocabulary, outputs, pairs, normalize
+        self.table = _rows(vocabulary + 2, width, vocabulary)
+        self.pair_table = _rows(pairs + 1, width, pairs) if pairs else None
+        self.projection = nn.Linear(width, outputs) if width != outputs else None
+        self._tokens: PlainTokens | None = None
+
+    @property
+    def tokenizer(self) -> PlainTokens | None:  # type: ignore[override]
+        return self._tokens
+
+    @tokenizer.setter
+    def tokenizer(self, value: Any) -> None:
+        tokens = value if hasattr(value, "nothing") else PlainTokens.of(value)
+        if tokens.size != self.vocabulary:
+            raise ArgumentError(
+                f"The tokenizer knows {tokens.size:,} tokens, the table of the static student has {self.vocabulary:,} rows."
+            )
+        self._tokens = tokens
+
+    def read_tokenizer(self, folder: str) -> PlainTokens:
+        """The tokenizer that lies beside saved weights."""
+        return PlainTokens.read(folder)
+
+    def pair_rows(self, input_ids: Tensor) -> Tensor:
+        """The row of each token's pair with the next token, [batch, tokens - 1]; padding where either is padding."""
+        first, second = input_ids[:, :-1], input_ids[:, 1:]
+        rows = (first * 1_000_003 + second * 7_919) % self.pairs
+        return rows.masked_fill((first >= self.vocabulary) | (second >= self.vocabulary), self.pairs)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        if attention_mask is not None:
+            input_ids = input_ids.masked_fill(attention_mask == 0, self.vocabulary)
+        total, count = _sum(self.table, input_ids, self.vocabulary)
+        if self.pair_table is not None and input_ids.shape[1] > 1:
+            more, pairs = _sum(self.pair_table, self.pair_rows(input_ids), self.pairs)
+            total, count = total + more, count + pairs
+        vectors = total / count.clamp(min=1)
+        if self.projection is not None:
+            vectors = self.projection(vectors)
+        return F.normalize(vectors, dim=-1) if self.normalize else vectors
+
+
+def _rows(count: int, width: int, padding: int) -> nn.EmbeddingBag:
+    table = nn.EmbeddingBag(count, width, mode="sum", sparse=True, padding_idx=padding)
+    with torch.no_grad():
+        table.weight.div_(width**0.5)  # rows of length about 1
+        table.weight[padding].zero_()
+    return table
+
+
+def _sum(table: nn.EmbeddingBag, ids: Tensor, padding: int) -> tuple[Tensor, Tensor]:
+    """The sum of the rows of ids [batch, tokens], [batch, width], and how many they are, [batch, 1]."""
+    real = ids != padding
+    count = real.sum(1)
+    if torch.compiler.is_exporting():
+        return (table.weight[ids] * real[..., None]).sum(1), count[:, None]
+    # padding is left out at once: of what is gathered, and of the rows that get a gradient
+    offsets = torch.cat([count.new_zeros(1), count.cumsum(0)[:-1]])
+    return F.embedding_bag(ids[real], table.weight, offsets, mode="sum", sparse=table.sparse), count[:, None]
+
+
+@builder
+def static_encoder(vocabulary: int, outputs: int, width: int, pairs: int = 0, normalize: bool = True) -> StaticEncoder:
+    """A table of token vectors (see `StaticEncoder`), rows random with a length of about 1. Its tokenizer is set apart."""
+    return StaticEncoder(whole("vocabulary", vocabulary), whole("outputs", outputs), whole("width", width),
+                         whole("pairs", pairs, 0), normalize)  # fmt: skip
+
+
+def static(outputs: int, tokenizer: Any, width: int | None = None, pairs: int = 0) -> StaticEncoder:
+    """A static student with the words and pieces of the teacher's tokenizer.
+
+    `width`: of the table, by default that of the teacher's vectors, `outputs`; else a linear map follows. `pairs`: how many
+    rows hashed pairs of tokens have, 0 for none.
+    """
+    tokens = PlainTokens.of(tokenizer)
+    module = static_encoder(tokens.size, outputs, width or outputs, pairs)
+    module.tokenizer = tokens
+    module.limbeck_fresh = True  # type: ignore[assignment]
+    return module
+
+
+@builder
+def sentence_encoder(config: dict[str, Any], pooling: str = "mean", normalize: bool = True, outputs: int | None = None,
+                     max_length: int | None = None) -> SentenceEncoder:  # fmt: skip
+    """A Transformers body from its config (`config.to_dict()`), randomly initialised, with a pooling. Needs `language`."""
+    transformers = need("transformers", "language")
+    kind = transformers.CONFIG_MAPPING[config["model_type"]]
+    body = transformers.AutoModel.from_config(kind.from_dict(config))
+    return SentenceEncoder(body, pooling, normalize, outputs, max_length)
+
+
+def around(body: Any, pooling: str = "mean", normalize: bool = True, outputs: int | None = None,
+           max_length: int | None = None, seed: int = 0) -> SentenceEncoder:  # fmt: skip
+    """A sentence encoder around a Transformers body that is there, which can be saved and built again."""
+    from limbeck.students.declare import seeded
+
+    with seeded(seed):  # the linear map, where there is one
+        module = SentenceEncoder(body, pooling, normalize, outputs, max_length)
+    arguments = {"config": body.config.to_diff_dict() | {"model_type": body.config.model_type}, "pooling": pooling,
+                 "normalize": normalize, "outputs": outputs, "max_length": max_length}  # fmt: skip
+    module.limbeck_spec = {"builder": f"{__name__}:sentence_encoder", "arguments": arguments}  # type: ignore[assignment]
+    module.tokenizer = getattr(body, "tokenizer", None)
+    return module
