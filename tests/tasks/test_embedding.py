@@ -233,3 +233,13 @@ def test_pairs_are_scored_by_their_cosines():
     second = np.array([[1.0, 0], [1, 0], [1, 0]])
     np.testing.assert_allclose(e.pair_cosines(first, second), [1, 0.5**0.5, 0])
     assert Pairs("x", [], [], np.zeros(0)).name == "x"
+
+
+@pytest.mark.parametrize(("width", "pairs"), [(12, 0), (4, 0), (12, 50)])
+def test_encode_gives_what_the_padded_way_gives(width, pairs):
+    module, texts = student(width, pairs=pairs), ["one two", "", "three", "four five six one", "?"]
+    ids = [row["input_ids"][0] for row in (ToyTokens()([text]) for text in texts)]
+    padded = torch.tensor([row + [ToyTokens.pad_token_id] * (4 - len(row)) for row in ids])
+    with torch.no_grad():
+        expected = module(padded)
+    np.testing.assert_allclose(module.encode(texts, batch_size=2), expected.numpy(), atol=1e-6)

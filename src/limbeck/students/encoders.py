@@ -8,6 +8,7 @@ Both take `input_ids` and `attention_mask` and give [batch, width], normalised w
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -32,6 +33,7 @@ class Encoder(nn.Module):
     tokenizer: Any = None
     width: int
     normalize: bool
+    projection: nn.Linear | None
     max_length: int | None = None
 
     def encode(self, texts: Sequence[str], *, batch_size: int = 512, prompt: str = "",
@@ -40,19 +42,29 @@ class Encoder(nn.Module):
 
         `prompt` is put before each text, as a teacher wants that was trained with prompts.
         """
-        from limbeck.tasks.text import tokenize
-
         if isinstance(texts, str):
             raise ArgumentError("encode takes a list of texts, not one text: encode([text]).")
         texts = [prompt + text for text in texts] if prompt else list(texts)
         found = np.empty((len(texts), self.width), dtype=np.float32)
         with evaluating(self), torch.inference_mode():
             for begin in range(0, len(texts), batch_size):
-                inputs = tokenize(self, texts[begin : begin + batch_size], self.max_length)
-                found[begin : begin + batch_size] = self(**inputs).float().cpu().numpy()
+                found[begin : begin + batch_size] = self.read(texts[begin : begin + batch_size]).float().cpu().numpy()
                 if progress is not None:
                     progress(min(begin + batch_size, len(texts)), len(texts))
         return found
+
+    def finish(self, vectors: Tensor) -> Tensor:
+        """From pooled to final vectors."""
+        if self.projection is not None:
+            vectors = self.projection(vectors)
+        vectors = vectors.float() if vectors.dtype in (torch.bfloat16, torch.float16) else vectors
+        return F.normalize(vectors, dim=-1) if self.normalize else vectors
+
+    def read(self, texts: Sequence[str]) -> Tensor:
+        """The vectors of some texts, [texts, width]."""
+        from limbeck.tasks.text import tokenize
+
+        return self(**tokenize(self, texts, self.max_length))
 
 
 class SentenceEncoder(Encoder):
@@ -90,13 +102,6 @@ class SentenceEncoder(Encoder):
             found.append(pooled(self.body(input_ids=ids, attention_mask=own)[0], own, self.pooling))
         whole_ = torch.cat(found)
         return self.finish(torch.empty_like(whole_).index_copy(0, order, whole_))
-
-    def finish(self, vectors: Tensor) -> Tensor:
-        """From pooled to final vectors."""
-        if self.projection is not None:
-            vectors = self.projection(vectors)
-        vectors = vectors.float() if vectors.dtype in (torch.bfloat16, torch.float16) else vectors
-        return F.normalize(vectors, dim=-1) if self.normalize else vectors
 
 
 def pooled(hidden: Tensor, mask: Tensor, pooling: str) -> Tensor:
@@ -158,6 +163,16 @@ class StaticEncoder(Encoder):
         rows = (first * 1_000_003 + second * 7_919) % self.pairs
         return rows.masked_fill((first >= self.vocabulary) | (second >= self.vocabulary), self.pairs)
 
+    def read(self, texts: Sequence[str]) -> Tensor:
+        """The vectors of some texts, [texts, width]. Nothing is padded or remembered: tokenizing is nearly all of the time."""
+        if self.tokenizer is None or self.pair_table is not None:
+            return super().read(texts)
+        rows, device = self.tokenizer(texts)["input_ids"], self.table.weight.device
+        count = torch.tensor([len(row) for row in rows], device=device)
+        ids = torch.tensor(list(itertools.chain.from_iterable(rows)), device=device)
+        total = F.embedding_bag(ids, self.table.weight, count.cumsum(0) - count, mode="sum")
+        return self.finish(total / count[:, None])
+
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         if attention_mask is not None:
             input_ids = input_ids.masked_fill(attention_mask == 0, self.vocabulary)
@@ -165,10 +180,7 @@ class StaticEncoder(Encoder):
         if self.pair_table is not None and input_ids.shape[1] > 1:
             more, pairs = _sum(self.pair_table, self.pair_rows(input_ids), self.pairs)
             total, count = total + more, count + pairs
-        vectors = total / count.clamp(min=1)
-        if self.projection is not None:
-            vectors = self.projection(vectors)
-        return F.normalize(vectors, dim=-1) if self.normalize else vectors
+        return self.finish(total / count.clamp(min=1))
 
 
 def _rows(count: int, width: int, padding: int) -> nn.EmbeddingBag:
