@@ -72,13 +72,13 @@ def judge(rows: list[dict[str, float]]) -> tuple[bool, str]:
     others = ("random", "contrastive", "labels")
     best = max(mean[f"{name}_sts"] for name in others)
     forms = ("signs", "first 128", "first 64", "first 32")
-    loss = max(
-        mean[f"teacher_{form} {of}"] / mean[f"teacher_{of}"] - mean[f"student_{form} {of}"] / mean[f"student_{of}"]
-        for form in forms
-        for of in ("sts", "ndcg")
-    )
+
+    def kept(who: str, form: str, of: str) -> float:
+        return mean[f"{who}_{form} {of}"] / max(mean[f"{who}_{of}"], 1e-9)
+
+    loss = max(kept("teacher", form, of) - kept("student", form, of) for form in forms for of in ("sts", "ndcg"))
     bytes_ = max(abs(mean[f"student_bytes {of}"] - mean[f"student_{of}"]) for of in ("sts", "ndcg", "asymmetric"))
-    faster = mean["student_per_second"] / mean["teacher_per_second"]
+    faster = mean["student_per_second"] / max(mean["teacher_per_second"], 1e-9)
     holds = (
         mean["student_sts"] >= 0.92 * mean["teacher_sts"] and mean["student_sts"] > best + 0.03
         and mean["student_asymmetric"] >= 0.97 * mean["teacher_ndcg"]
