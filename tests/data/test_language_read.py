@@ -81,7 +81,7 @@ def test_sources_that_cannot_be_read_say_why(spec, options, message):
 
 def test_broken_files_are_named(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "a"}\n{"text": \n')
-    with pytest.raises(DataError, match=r"a\.jsonl' could not be read as jsonl"):
+    with pytest.raises(DataError, match=r"a\.jsonl' could not be read as jsonl: line 2 is no JSON"):
         load(tmp_path / "a.jsonl")
     (tmp_path / "a.jsonl").write_text("[1]\n")
     with pytest.raises(DataError, match="expected a JSON object a line, found"):

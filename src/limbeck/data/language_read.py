@@ -202,7 +202,11 @@ def read_from(path: Path, place: int) -> Iterator[tuple[Record, int]]:
             file.seek(place)
             while line := file.readline():
                 if line.strip():
-                    record = json.loads(line)
+                    try:
+                        record = json.loads(line)
+                    except ValueError as error:
+                        where = f"line {_line_number(path, file.tell())} is no JSON"
+                        raise DataError(f"{str(path)!r} could not be read as jsonl: {where}: {error}") from error
                     if not isinstance(record, dict):
                         raise DataError(f"{str(path)!r}: expected a JSON object a line, found {line[:60]!r}.")
                     yield record, file.tell()
@@ -210,6 +214,12 @@ def read_from(path: Path, place: int) -> Iterator[tuple[Record, int]]:
         raise
     except (OSError, ValueError) as error:
         raise DataError(f"{str(path)!r} could not be read as {path.suffix[1:]}: {error}") from error
+
+
+def _line_number(path: Path, end: int) -> int:
+    """The number, from 1 on, of the line that ends at a byte of a file."""
+    with path.open("rb") as file:
+        return len(file.read(end).splitlines())
 
 
 def _parquet(path: Path, place: int) -> Iterator[tuple[Record, int]]:

@@ -16,6 +16,7 @@ from torch import nn
 
 from limbeck._optional import need
 from limbeck.data.base import Part
+from limbeck.data.splits import spread, take
 from limbeck.data.texts import Pairs, Retrieval, text_part
 from limbeck.machine import fast_bf16
 from limbeck.teachers.base import ModuleTeacher, Teacher
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 Vectors = np.ndarray  # [texts, width] float32
 AT_ONCE = 512
+MOST = 1000  # texts of a part by which a student is compared with its teacher
 _kept: weakref.WeakKeyDictionary[nn.Module, tuple[Any, dict[int, Vectors]]] = weakref.WeakKeyDictionary()
 
 
@@ -64,6 +66,7 @@ def measure(task: Any, model: Any, part: Part, teacher: Any = None) -> dict[str,
         found = _bench(task, bench, model, teacher)
         scores |= {f"{name} {key}" if several else key: value for key, value in found.items()}
     if teacher is not None:
+        part = take(part, spread(len(part), MOST), part.name)
         own, theirs = vectors(task, model, part), vectors(task, teacher, part)
         agreement = {"cosine": cosine(own, theirs), "neighbours": shared_neighbours(own, theirs)}
     return {"scores": scores, "agreement": agreement, "reliability": []}
@@ -113,8 +116,7 @@ def spearman(found: np.ndarray, wanted: np.ndarray) -> float:
 
 
 def shared_neighbours(own: Vectors, theirs: Vectors, k: int = 10) -> float:
-    """The share of each text's k nearest texts, by cosine, that both spaces agree on; of at most 2,000 texts."""
-    own, theirs = own[:2000], theirs[:2000]
+    """The share of each text's k nearest texts, by cosine, that both spaces agree on."""
     k = min(k, len(own) - 1)
     if k < 1:
         return 1.0
