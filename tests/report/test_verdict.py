@@ -146,3 +146,19 @@ def test_less_is_better_where_it_is():
     assert fewer.word(measure("nll")) == "better"
     assert fewer.word(measure("accuracy")) == "worse"
     assert fewer.word(measure("something new")) == ""
+
+
+@pytest.mark.parametrize(("key", "label", "better"), [
+    ("ndcg@10", "nDCG@10", "more"), ("ndcg@10 asymmetric", "nDCG@10, documents of the teacher", "more"),
+    ("cranfield: mrr", "MRR (cranfield)", "more"), ("a: b: mrr asymmetric", "MRR, documents of the teacher (a: b)", "more"),
+    ("cranfield: other", "Cranfield: other", ""),
+])  # fmt: skip
+def test_scores_on_a_bench_are_named_by_it(key, label, better):
+    found = measure(key)
+    assert (found.key, found.label, found.better) == (key, label, better)
+
+
+def test_a_task_without_a_baseline_is_not_asked_for_one():
+    models = [one("teacher", [0.82], "sts: spearman"), one("student", [0.77], "sts: spearman")]
+    assert verdict(record(*models, **{"learns alone": False})).endswith("0.820 (6 % less) (one seed).")
+    assert "not trained alone" in verdict(record(*models))

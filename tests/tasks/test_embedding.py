@@ -177,8 +177,10 @@ def test_leaf_brings_a_student_into_its_teachers_space(tmp_path):
     run = lb.distill("leaf", student=student(), out=tmp_path / "run", sts={"x": scores}, retrieval=corpus(), **options)
     found = {record["name"]: record for record in run.record["models"]}
     assert found["student"]["agreement"]["cosine"]["mean"] > 0.8
-    assert {"x spearman", "retrieval ndcg@10", "retrieval ndcg@10 asymmetric"} <= set(found["student"]["scores"])
-    assert "retrieval ndcg@10 asymmetric" not in found["teacher"]["scores"]
+    assert {"x: spearman", "retrieval: ndcg@10", "retrieval: ndcg@10 asymmetric"} <= set(found["student"]["scores"])
+    assert "retrieval: ndcg@10 asymmetric" not in found["teacher"]["scores"]
+    assert run.verdict.startswith("The student has a Spearman correlation (x) of")
+    assert "alone" not in run.verdict
     assert any("judgements name" in warning for warning in run.record["warnings"])
     unmoved = {**options, "epochs": 1, "learning_rate": 1e-9}
     far = lb.distill("leaf", student=student(), rows="random", **unmoved)

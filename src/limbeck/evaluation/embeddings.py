@@ -64,7 +64,7 @@ def measure(task: Any, model: Any, part: Part, teacher: Any = None) -> dict[str,
     for name, bench in task.benches.items():
         several = len(task.benches) > 1
         found = _bench(task, bench, model, teacher)
-        scores |= {f"{name} {key}" if several else key: value for key, value in found.items()}
+        scores |= {f"{name}: {key}" if several else key: value for key, value in found.items()}
     if teacher is not None:
         part = take(part, spread(len(part), MOST), part.name)
         own, theirs = vectors(task, model, part), vectors(task, teacher, part)

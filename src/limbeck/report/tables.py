@@ -185,6 +185,6 @@ def _legend(record: Record, gaps: Mapping[str, tuple]) -> Html:
         lines.append(f"Marked: the best of the small models, where the difference is more than chance{basis}.")
         if any(gap.clear is None for *_, gap in gaps.values()):
             lines.append("With one seed, the other differences may be chance.")
-    elif first_of(record, "teacher") and first_of(record, "student"):
+    elif first_of(record, "teacher") and first_of(record, "student") and record.get("learns alone", True):
         lines.append("The same student was not trained alone, so what distillation added is not known.")
     return tag("p", " ".join(lines), class_="note")

@@ -29,7 +29,7 @@ def verdict(record: Mapping[str, Any]) -> str:
         sentence += _size(student, teacher) + _speed(student, teacher)
     if alone:
         return f"{sentence}; {_baseline(record, measure, ours, alone, digits)}."
-    if theirs:
+    if theirs and record.get("learns alone", True):
         return f"{sentence}; the same student was not trained alone, so what distillation added is not known."
     return f"{sentence} ({_seeds(ours, measure, digits)})."
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from limbeck.report import numbers
@@ -110,6 +110,24 @@ _ALL = [
         "less",
     ),
     Measure("spearman", "Spearman correlation", "How well the order of the values agrees, −1 to 1.", "more"),
+    Measure(
+        "ndcg@10",
+        "nDCG@10",
+        "How well the ten best-ranked documents are chosen and ordered, by their judged grades; 1 is the best order there is.",
+        "more",
+    ),
+    Measure("recall@100", "Recall@100", "Share of a query's relevant documents among its 100 best-ranked.", "more"),
+    Measure("mrr", "MRR", "One over the rank of the first relevant document, the mean over queries.", "more"),
+    Measure(
+        "cosine", "Cosine to the teacher", "Of the two vectors of a held-out text, the mean; 1 is the same.", "more"
+    ),
+    Measure(
+        "neighbours",
+        "Shared neighbours",
+        "Share of a held-out text's ten nearest that both models agree on.",
+        "more",
+        True,
+    ),
     Measure("pearson", "Pearson correlation", "How well the values agree along a line, −1 to 1.", "more"),
     Measure(
         "label_agreement",
@@ -199,8 +217,9 @@ _ALL = [
     ),
 ]
 MEASURES = {measure.key: measure for measure in _ALL}
-MAIN = ("accuracy", "mse", "bits_per_byte", "perplexity", "spearman", "auroc", "macro_f1")
+MAIN = ("accuracy", "mse", "bits_per_byte", "perplexity", "spearman", "ndcg@10", "auroc", "macro_f1")
 FORMATS = {"parameters": numbers.count, "bytes": numbers.size, "macs": numbers.count, "peak_memory_bytes": numbers.size}
+ASYMMETRIC = " asymmetric"
 _SUFFIXES = {"_teacher_right": "where the teacher is right", "_teacher_wrong": "where the teacher is wrong"}
 
 # what the table of models leaves to the section about fidelity
@@ -214,7 +233,10 @@ ROLES = {
 
 
 def measure(key: str) -> Measure:
-    """The measure of that name. An unknown one keeps its name, has no meaning, and none of its values is called better."""
+    """The measure of that name; "cranfield: ndcg@10 asymmetric" is one on a bench of the data.
+
+    An unknown one keeps its name, has no meaning, and none of its values is called better.
+    """
     if key in MEASURES:
         return MEASURES[key]
     for suffix, words in _SUFFIXES.items():
@@ -224,6 +246,11 @@ def measure(key: str) -> Measure:
             short = words.removeprefix("where the ").replace(" is ", " ")
             better = "" if suffix == "_teacher_wrong" else base.better  # to copy errors is neither good nor bad
             return Measure(key, f"{base.label}, {short}", f"The same, {words}.", better, base.share)
+    bench, _, rest = key.rpartition(": ")
+    base = MEASURES.get(rest.removesuffix(ASYMMETRIC))
+    if base and (bench or rest.endswith(ASYMMETRIC)):
+        where = ", documents of the teacher" if rest.endswith(ASYMMETRIC) else ""
+        return replace(base, key=key, label=f"{base.label}{where}" + (f" ({bench})" if bench else ""))
     label = key.replace("_", " ")
     return Measure(key, label[:1].upper() + label[1:])
 
@@ -253,5 +280,7 @@ def main_measure(record: Mapping[str, Any]) -> Measure | None:
     models = record.get("models") or []
     first = next((model for model in models if model.get("role") == "student"), models[0] if models else {})
     scores = first.get("scores") or {}
-    key = next((name for name in (*MAIN, *scores) if name in scores), None)
+    scores = scores or first.get("agreement") or {}
+    main = [name for word in MAIN for name in scores if name.rpartition(": ")[2] == word]
+    key = next(iter([*main, *scores]), None)
     return measure(key) if key else None

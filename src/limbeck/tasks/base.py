@@ -31,6 +31,7 @@ class Task:
     default_recipe: str = "kd"
     measures: bool = False  # whether it scores models itself (`measure`), because outputs of a whole part would not fit
     exports: tuple[str, ...] = ("onnx", "onnx-int8", "safetensors")  # the forms in which its models leave
+    learns_alone: bool = True  # whether a student can be trained on its data without a teacher
     writes: bool = False  # whether its models write text
     tokenized: bool = False  # whether what the data are depends on a tokenizer, so that the models are loaded first
 

@@ -27,6 +27,7 @@ class Embedding(Task):
     best = ("cosine", "max")
     default_recipe = "leaf"
     measures = tokenized = True
+    learns_alone = False
     exports = ("onnx", "safetensors")
 
     def __init__(self) -> None:
