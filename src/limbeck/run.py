@@ -15,7 +15,10 @@ from limbeck.tasks.base import Task
 from limbeck.training.folder import RunFolder
 
 Record = dict[str, Any]
-EXPORTS = {"onnx": "student.onnx", "onnx-int8": "student.int8.onnx", "safetensors": "student"}
+EXPORTS = {
+    "onnx": "student.onnx", "onnx-int8": "student.int8.onnx", "safetensors": "student",
+    "sentence-transformers": "student.st", "static-int8": "student.int8",
+}  # fmt: skip
 
 
 class Run:

@@ -21,7 +21,8 @@ from limbeck.export.runtime import OnnxModel, ort_latency
 from limbeck.tasks.base import Task
 
 FILES = {"onnx": "student.onnx", "onnx-int8": "student.int8.onnx"}
-FORMATS = (*FILES, "safetensors")
+FOLDERS = ("safetensors", "sentence-transformers", "static-int8")
+FORMATS = (*FILES, *FOLDERS)
 ENDINGS = (".onnx", ".int8.onnx")
 CALIBRATION = 256  # samples of the training part that a static quantization looks at
 
@@ -31,7 +32,8 @@ def export_model(
     format: str | None = None, example_inputs: Inputs = None, calibration: Iterable[Inputs] | None = None,
     tolerance: float = 1e-4, batches: Sequence[int] = (1, 32), seconds: float = 0.3,
 ) -> dict[str, Any]:  # fmt: skip
-    """Export a module as "onnx", "onnx-int8" or "safetensors" and record what came out.
+    """Export a module as "onnx", "onnx-int8" or "safetensors", a student of vectors as "sentence-transformers" or
+    "static-int8" too, and record what came out.
 
     `out` is a file for ONNX (`.onnx`, `.int8.onnx`), or a folder in which it gets its usual name; for safetensors it is
     the folder of a saved model. Without `format` the ending decides: none means safetensors. With `task` and `data`,
@@ -53,6 +55,8 @@ def export_model(
         example_inputs = _view(module, samples, task, range(min(8, len(samples))))
     if format == "safetensors":
         return _save(module, out, task, example_inputs, tolerance)
+    if format in FOLDERS:
+        return _folder(module, out, format, samples, tolerance)
     if out.suffix != ".onnx" or out.is_dir():
         out = out / FILES[format]
     if example_inputs is None:
@@ -76,6 +80,20 @@ def export_model(
     return record
 
 
+def _folder(module: nn.Module, out: Path, format: str, samples: Part | None, tolerance: float) -> dict[str, Any]:
+    """A folder that others read, compared with the module on some texts."""
+    texts = [] if samples is None else list(samples.gather(torch.arange(min(64, len(samples)))))
+    if not texts or not isinstance(texts[0], str):
+        raise ArgumentError(f"Exporting as {format!r} compares vectors of texts: give task= and data= of texts.")
+    if format == "static-int8":
+        from limbeck.export.static_bytes import export_bytes
+
+        return export_bytes(module, out, texts)
+    from limbeck.export.sentence_folder import export_sentence_folder
+
+    return export_sentence_folder(module, out, texts, tolerance)
+
+
 def _format(out: Path, format: str | None) -> str:
     """The format by name, or by the ending of a path; refuses the two where they contradict each other."""
     if format is None:
@@ -87,10 +105,8 @@ def _format(out: Path, format: str | None) -> str:
         return "safetensors"
     if format not in FORMATS:
         raise ArgumentError(f"format={format!r} cannot be exported.{nearest(format, FORMATS)}")
-    if format == "safetensors" and out.suffix in (".onnx", ".safetensors"):
-        raise ArgumentError(
-            f"{out.name!r} is a file; safetensors are saved as a folder of weights, config and tokenizer."
-        )
+    if format in FOLDERS and out.suffix in (".onnx", ".safetensors"):
+        raise ArgumentError(f"{out.name!r} is a file; {format} is a folder of weights, config and tokenizer.")
     return format
 
 

@@ -23,7 +23,12 @@ from limbeck.tasks.base import Task
 
 
 class Logits(nn.Module):
-    """A module that takes one argument, a tensor or a dict of tensors, and gives logits alone."""
+    """A module that takes one argument, a tensor or a dict of tensors, and gives logits alone, or its task's first signal."""
+
+    @property
+    def name(self) -> str:
+        """What the output is called in a file."""
+        return "logits" if self.task is None else self.task.exported
 
     def __init__(self, module: nn.Module, task: Task | None = None):
         super().__init__()
@@ -31,7 +36,7 @@ class Logits(nn.Module):
 
     def forward(self, inputs: Inputs) -> Tensor:
         if self.task is not None:
-            logits = self.task.signals(self.task.forward(self.module, inputs))["logits"]
+            logits = self.task.signals(self.task.forward(self.module, inputs))[self.task.outputs[0]]
             return logits.whole() if hasattr(logits, "whole") else logits
         output = call(self.module, inputs)
         if isinstance(output, Mapping):
@@ -121,7 +126,7 @@ def _takes(module: nn.Module, inputs: Inputs) -> bool:
     return True
 
 
-def _write(module: nn.Module, example: Inputs, path: Path) -> list[str]:
+def _write(module: Logits, example: Inputs, path: Path) -> list[str]:
     """Export with a free length where there are tokens, else or after a refusal with a free batch only."""
     onnx = need("onnx", "onnx")
     length = _tokens(example)
@@ -131,7 +136,7 @@ def _write(module: nn.Module, example: Inputs, path: Path) -> list[str]:
             with quiet():
                 program = torch.onnx.export(
                     module, (), kwargs={"inputs": example}, dynamo=True, verbose=False, input_names=names,
-                    output_names=["logits"], dynamic_shapes={"inputs": _axes(example, free)}, external_data=False,
+                    output_names=[module.name], dynamic_shapes={"inputs": _axes(example, free)}, external_data=False,
                 )  # fmt: skip
                 proto = program.model_proto  # type: ignore[union-attr]
             break

@@ -90,7 +90,7 @@ class SentenceEncoder(Encoder):
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         if torch.is_grad_enabled() or len(input_ids) <= TOGETHER or torch.compiler.is_exporting():
-            return self.finish(pooled(self.body(input_ids=input_ids, attention_mask=mask)[0], mask, self.pooling))
+            return self.finish(self.pool(input_ids, mask))
         # without gradient: texts of like length together, each group no longer than its longest
         lengths = mask.sum(1)
         order = lengths.argsort(descending=True)
@@ -98,10 +98,16 @@ class SentenceEncoder(Encoder):
         for rows in order.split(TOGETHER):
             most = int(lengths[rows[0]])
             here = slice(mask.shape[1] - most, None) if left else slice(0, most)
-            ids, own = input_ids[rows, here], mask[rows, here]
-            found.append(pooled(self.body(input_ids=ids, attention_mask=own)[0], own, self.pooling))
-        whole_ = torch.cat(found)
-        return self.finish(torch.empty_like(whole_).index_copy(0, order, whole_))
+            found.append(self.pool(input_ids[rows, here], mask[rows, here]))
+        every = torch.cat(found)
+        return self.finish(torch.empty_like(every).index_copy(0, order, every))
+
+    def pool(self, input_ids: Tensor, mask: Tensor) -> Tensor:
+        """The pooled states, [batch, inner width]. Padding on the left does not move the positions."""
+        more = {}
+        if getattr(self.tokenizer, "padding_side", "right") == "left":
+            more["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
+        return pooled(self.body(input_ids=input_ids, attention_mask=mask, **more)[0], mask, self.pooling)
 
 
 def pooled(hidden: Tensor, mask: Tensor, pooling: str) -> Tensor:
@@ -229,6 +235,8 @@ def sentence_encoder(config: dict[str, Any], pooling: str = "mean", normalize: b
     transformers = need("transformers", "language")
     kind = transformers.CONFIG_MAPPING[config["model_type"]]
     body = transformers.AutoModel.from_config(kind.from_dict(config))
+    if hasattr(body, "pooler"):
+        body.pooler = None  # of its pretraining, which no pooling here reads
     return SentenceEncoder(body, pooling, normalize, outputs, max_length)
 
 

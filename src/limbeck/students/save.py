@@ -164,7 +164,7 @@ def replacing(folder: Path) -> Iterator[Path]:
 
 
 def _ours(folder: Path) -> bool:
-    return folder.is_dir() and (not any(folder.iterdir()) or is_saved(folder))
+    return folder.is_dir() and (not any(folder.iterdir()) or is_saved(folder) or _is_exported(folder))
 
 
 def _record(folder: Path) -> dict[str, Any] | None:
@@ -178,6 +178,15 @@ def _record(folder: Path) -> dict[str, Any] | None:
             if isinstance(record, dict) and record.get("format") in (FORMAT, pretrained.FORMAT, adapters.FORMAT):
                 return record
     return None
+
+
+def _is_exported(folder: Path) -> bool:
+    """Whether a folder is one that Limbeck exported for others to read."""
+    for name in ("limbeck.json", "config.json"):
+        file = folder / name
+        if file.is_file() and '"format": "limbeck-' in file.read_text(errors="replace"):
+            return True
+    return False
 
 
 def is_saved(folder: str | Path) -> bool:

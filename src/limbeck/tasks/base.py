@@ -27,6 +27,7 @@ class Task:
 
     name: str = ""
     outputs: tuple[str, ...] = ("logits",)  # the signals that `signals` gives; every other name is a tap
+    exported: str = "logits"  # the name of the first of them in an exported file
     best: tuple[str, str] = ("accuracy", "max")
     default_recipe: str = "kd"
     measures: bool = False  # whether it scores models itself (`measure`), because outputs of a whole part would not fit

@@ -24,11 +24,12 @@ class Embedding(Task):
 
     name = "embedding"
     outputs = ("embedding",)
+    exported = "sentence_embedding"
     best = ("cosine", "max")
     default_recipe = "leaf"
     measures = tokenized = True
     learns_alone = False
-    exports = ("onnx", "safetensors")
+    exports = ("onnx", "safetensors", "sentence-transformers", "static-int8")
 
     def __init__(self) -> None:
         self.length: int | None = None  # of training texts, in tokens of each model

@@ -36,15 +36,18 @@ def read_encoder(name: str, *, trust_remote_code: bool = False, seed: int = 0) -
             f"{name!r} has modules of sentence-transformers that are not read here: {named}. "
             "Give the model as an object: teacher=SentenceTransformer(...)."
         )
+    dense = by_kind.get("Dense", [None])[0]
+    outputs = None if dense is None else int(_config(dense)["out_features"])
     if "StaticEmbedding" in by_kind:
-        return _static(by_kind["StaticEmbedding"][0], "Normalize" in by_kind)
+        module: Any = _static(by_kind["StaticEmbedding"][0], "Normalize" in by_kind, outputs)
+        if dense is not None:
+            _fill_dense(module, dense, name)
+        return module
     body = _body(str(by_kind["Transformer"][0]) if "Transformer" in by_kind else name, trust_remote_code, seed)
     if not steps:
         module = around(body, seed=seed)
-        module.assumed = True  # type: ignore[assignment]
+        module.assumed = True
         return module
-    dense = by_kind.get("Dense", [None])[0]
-    outputs = None if dense is None else int(_config(dense)["out_features"])
     pooling = _pooling(by_kind["Pooling"][0], name) if "Pooling" in by_kind else "mean"
     module = around(body, pooling, "Normalize" in by_kind, outputs, _longest(by_kind["Transformer"][0]), seed)
     if dense is not None:
@@ -127,12 +130,14 @@ def _fill_dense(module: Any, folder: Path, name: str) -> None:
         module.projection.bias.copy_(state.get("linear.bias", torch.zeros(len(module.projection.bias))))
 
 
-def _static(folder: Path, normalize: bool) -> Encoder:
+def _static(folder: Path, normalize: bool, outputs: int | None) -> Encoder:
     from safetensors.torch import load_file
     from tokenizers import Tokenizer
 
     weight = load_file(folder / "model.safetensors")["embedding.weight"]
-    module = static(weight.shape[1], Tokenizer.from_file(str(folder / "tokenizer.json")))
+    width = weight.shape[1]
+    module = static(outputs or width, Tokenizer.from_file(str(folder / "tokenizer.json")), width)
+    del module.limbeck_fresh
     module.normalize = normalize
     module.limbeck_spec["arguments"]["normalize"] = normalize  # type: ignore[index]
     with torch.no_grad():
