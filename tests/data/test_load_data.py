@@ -163,7 +163,7 @@ def test_splits_are_disjoint_complete_stratified_and_repeat(rows, seed, classes)
     for part in data.parts.values():
         assert torch.equal(part.ids % classes, part.labels)  # ids stay with their samples
         counts = torch.bincount(part.labels, minlength=classes)
-        assert counts.max() - counts.min() <= 2
+        assert counts.max() - counts.min() <= 3  # each of two cuts may round by one
 
 
 def test_splits_leave_the_global_generators_alone():

@@ -17,6 +17,9 @@ Size = float | int
 
 def take(part: Part, positions: Tensor, name: str) -> Part:
     """Some samples of a part, with their ids. In memory they are copied once, so that a batch stays one indexing."""
+    own = getattr(part, "take", None)
+    if own is not None:
+        return own(positions, name)
     labels = None if part.labels is None else part.labels[positions]
     if isinstance(part, TensorPart):
         chosen = type(part)(name, part.gather_raw(positions), labels, part.ids[positions], part.augmentation)

@@ -37,6 +37,10 @@ def toy_job(recipe: Recipe | None = None, **settings: Any) -> Job:
         from limbeck.recipes.toy_embedding import embedding_toy
 
         return Job(task, *embedding_toy(), given)  # type: ignore[arg-type]
+    if task.name == "ranking":
+        from limbeck.recipes.toy_embedding import ranking_toy
+
+        return Job(task, *ranking_toy(), given)  # type: ignore[arg-type]
     generator = torch.Generator().manual_seed(0)
     student: nn.Module
     if task.name == "regression":

@@ -9,10 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from limbeck.data.base import Data
+from limbeck.data.base import Data, Part
+from limbeck.data.rankings import RankingPart
 from limbeck.data.texts import text_part
 from limbeck.students.declare import seeded
 from limbeck.students.encoders import StaticEncoder
+from limbeck.students.rankers import Ranker, VectorRanker
 from limbeck.teachers.base import ModuleTeacher
 
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "and", "or", "not", "of"]
@@ -63,3 +65,17 @@ def embedding_toy(width: int = 12) -> tuple[Data, StaticEncoder, ModuleTeacher]:
     student.tokenizer = ToyTokens()
     student.limbeck_fresh = True  # type: ignore[assignment]
     return Data("toy", "text", parts, "none", about=about), student, ModuleTeacher(teacher.eval())  # type: ignore[arg-type]
+
+
+def ranking_toy() -> tuple[Data, Ranker, ModuleTeacher]:
+    """24 queries with three candidates each, a ranker of static vectors, and another one as its teacher."""
+    texts = embedding_toy()[0].train.texts  # type: ignore[attr-defined]
+    rows = [[texts[(i + step) % 40] for step in (3, 11, 19)] for i in range(24)]
+    parts: dict[str, Part] = {
+        "train": RankingPart("train", texts[:16], rows[:16]), "test": RankingPart("test", texts[16:24], rows[16:]),
+    }  # fmt: skip
+    with seeded(0):
+        student, teacher = (VectorRanker(StaticEncoder(ToyTokens.size, 12, 12)) for _ in range(2))
+    for module in (student, teacher):
+        module.encoder.tokenizer = ToyTokens()
+    return Data("toy", "text", parts, "none"), student, ModuleTeacher(teacher.eval())

@@ -26,6 +26,7 @@ from limbeck.students.encoders import static
 from limbeck.students.fill import begin_at_values, complete, example_of
 from limbeck.students.language import text_decoder
 from limbeck.students.nets import ResNet, TextBag, WideResNet, conv3x3, initialise
+from limbeck.students.rankers import ranker
 
 if TYPE_CHECKING:
     from limbeck.data.base import Data
@@ -161,14 +162,15 @@ SHORT: dict[str, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
     "encoder": (text_encoder, ("layers", "width", "heads")),
     "decoder": (text_decoder, ("layers", "width", "heads")),
     "static": (static, ("width", "pairs")),
+    "ranker": (ranker, ("kind", "encoder", "width", "scale")),
     "timm": (timm_model, ("name",)),
 }
 CUTS = ("depth", "width", "heads", "hidden")  # the arguments of shrink
 FORMS = (
     "'mlp:64,32' or 'mlp(hidden=[64,32])' (rows, images), 'cnn:16', 'resnet:20', 'wide_resnet:16,2', 'timm:NAME' "
     "(images), 'bag', 'encoder:2,128' (texts), 'decoder:2,128' (language models), "
-    "'static', 'static:128' (vectors of texts), 'shrink(depth=2,width=0.5,heads=2)' (cut from the teacher), or a folder or "
-    "hub name of a model"
+    "'static', 'static:128' (vectors of texts), 'ranker:dot,FOLDER' (scores), 'shrink(depth=2,width=0.5,heads=2)' (cut from "
+    "the teacher), or a folder or hub name of a model"
 )
 
 

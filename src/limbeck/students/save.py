@@ -252,6 +252,11 @@ def refuse_pickle(path: Path) -> None:
         )
 
 
+def build_from(spec: Mapping[str, Any]) -> nn.Module:
+    """A module by {"builder": one of Limbeck's, "arguments": ...}, with fresh weights: a part of what a builder builds."""
+    return _built(Path("the part"), dict(spec), None)
+
+
 def _built(path: Path, record: dict[str, Any], builder: Builder | None) -> nn.Module:
     arguments = record.get("arguments", {})
     with seeded(0):  # every weight is overwritten

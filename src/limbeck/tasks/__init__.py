@@ -14,8 +14,9 @@ def tasks() -> dict[str, type[Task]]:
     from limbeck.tasks.causal_lm import CausalLM
     from limbeck.tasks.classification import Classification, Regression
     from limbeck.tasks.embedding import Embedding
+    from limbeck.tasks.ranking import Ranking
 
-    return {task.name: task for task in (Classification, Regression, CausalLM, Embedding)}
+    return {task.name: task for task in (Classification, Regression, CausalLM, Embedding, Ranking)}
 
 
 def resolve(task: str | Task | None, data: Data | None = None) -> Task:

@@ -1,0 +1,20 @@
+"""Formulas over the scores of a query's candidates."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from limbeck.functional.core import Reduction, objective, reduce
+
+
+@objective(per="item", student="logits", teacher="logits")
+def margin_mse(student: Tensor, teacher: Tensor, *, mask: Tensor | None = None,
+               reduction: Reduction = "mean") -> Tensor:  # fmt: skip
+    """Mean over negatives of ((s+ - s-) - (t+ - t-))^2, scores [rows, candidates], the positive first. Values [rows].
+
+    A constant that is added to all of one side's scores changes nothing; a factor does. The teacher may find a negative
+    better than the positive: its margin is then below 0, and kept. Source: Hofstaetter et al., 2020.
+    """
+    teacher = teacher.detach()
+    gaps = (student[:, :1] - student[:, 1:]) - (teacher[:, :1] - teacher[:, 1:])
+    return reduce(gaps.square().mean(1), mask, reduction)

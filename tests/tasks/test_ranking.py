@@ -1,0 +1,167 @@
+"""The ranking task: rows, rankers of four architectures, and what they are worth."""
+
+import numpy as np
+import pytest
+import torch
+
+import limbeck as lb
+from embedding_toys import TEXTS, encoder, make_tokenizer, same
+from limbeck import functional as f
+from limbeck.data.rankings import load_rankings
+from limbeck.errors import ArgumentError, DataError, ModelError
+from limbeck.recipes.toy_embedding import ranking_toy
+from limbeck.students.encoders import static
+from limbeck.students.rankers import KINDS, max_sim, ranker
+from limbeck.students.save import load_module, save_model
+from limbeck.tasks import resolve
+from limbeck.tasks.ranking import GivenScores, order_agreement, scores_of
+
+pandas = pytest.importorskip("pandas")
+
+
+def rows(count=24, scores=True):
+    found = []
+    for i in range(count):
+        documents = [TEXTS[(i + step) % len(TEXTS)] for step in (0, 7, 19)]
+        found.append({"query": TEXTS[(i + 1) % len(TEXTS)] + " one", "documents": documents})
+        if scores:
+            found[-1]["scores"] = [3.0 - i % 2, float(i % 5), -1.0]
+    return found
+
+
+def made(kind, **options):
+    return ranker(kind, encoder(**options), width=8)
+
+
+def test_margins_by_hand():
+    student, teacher = torch.tensor([[2.0, 1.0, 5.0]]), torch.tensor([[1.0, 0.5, 0.0]])
+    by_hand = np.mean([((2 - 1) - (1 - 0.5)) ** 2, ((2 - 5) - (1 - 0)) ** 2])
+    assert float(f.margin_mse(student, teacher)) == pytest.approx(by_hand)
+    same(f.margin_mse(student + 7, teacher - 3), f.margin_mse(student, teacher), 1e-5)  # scales may be shifted
+    assert float(f.margin_mse(teacher, teacher)) == 0
+    assert float(f.margin_mse(2 * teacher, teacher)) > 0  # and not stretched
+
+
+def test_max_sim_by_loops():
+    draw = torch.Generator().manual_seed(0)
+    query, document = torch.randn(2, 3, 4, generator=draw), torch.randn(3, 5, 4, generator=draw)
+    masks = torch.tensor([[1, 1, 0], [1, 1, 1]]), torch.tensor([[1, 1, 1, 0, 0], [1] * 5, [0, 0, 1, 1, 0]])
+    expected = np.zeros((2, 3))
+    for q in range(2):
+        for d in range(3):
+            for i in range(3):
+                if masks[0][q, i]:
+                    expected[q, d] += max(float(query[q, i] @ document[d, j]) for j in range(5) if masks[1][d, j])
+    same(max_sim(query, masks[0], document, masks[1]).double(), torch.from_numpy(expected), 1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_ranker_scores_each_candidate_by_itself(kind, tmp_path):
+    module, task = made(kind).eval(), resolve("ranking")
+    part = load_rankings(rows(), test=0).train
+    with torch.no_grad():
+        found = task.signals(task.forward(module, task.view(part.batch([0, 1, 2]), module, "student")))
+        for row in range(3):
+            for place, text in enumerate(part.documents[row]):
+                alone = module(**module.prepare([part.queries[row]], [text]))["scores"]
+                same(found["scores"][row, place], alone[0, 0], 1e-4)
+        if module.indexed:
+            every = torch.from_numpy(
+                module.score_all(part.queries[:3], [text for docs in part.documents[:3] for text in docs])
+            )
+            for row in range(3):
+                same(found["in_batch"][row], every[row].roll(-3 * row), 1e-4)
+    save_model(module, tmp_path / "r", task="ranking")
+    again = load_module(tmp_path / "r")
+    with torch.no_grad():
+        same(again(**again.prepare(part.queries[:1], part.documents[0]))["scores"],
+             module(**module.prepare(part.queries[:1], part.documents[0]))["scores"], 0)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_architecture_learns_given_scores(kind):
+    run = lb.distill("margin_mse", task="ranking", teacher="scores", student=made(kind), data=rows(), test=4, epochs=30,
+                     batch_size=8, learning_rate=3e-3, progress=False, measure=False)  # fmt: skip
+    found, first = (run.task._scores(module, run.data.train) for module in (run.student, made(kind).eval()))
+    assert f.margin_mse(found, run.data.train.scores) < 0.8 * f.margin_mse(first, run.data.train.scores)
+
+
+@pytest.mark.parametrize("recipe", ["score_mse", "listwise_kl", "contrastive"])
+def test_other_recipes_learn_too(recipe):
+    data = load_rankings(rows(), test=4)
+    student = ranker("dot", static(16, make_tokenizer()))
+    teacher = None if recipe == "contrastive" else GivenScores()
+    run = lb.distill(recipe, task="ranking", teacher=teacher, student=student, data=rows(), test=4, epochs=40, batch_size=8,
+                     learning_rate=3e-2, progress=False, measure=False)  # fmt: skip
+    start = ranker("dot", static(16, make_tokenizer()))
+    assert run.record["models"][-1]["scores"]["first_is_first"]["mean"] >= 0
+    task = run.task
+    found, first = ([task._scores(module, data.train)] for module in (run.student, start))
+    if recipe == "contrastive":
+        assert (found[0].argmax(1) == 0).float().mean() > (first[0].argmax(1) == 0).float().mean()
+    else:
+        assert order_agreement(found[0], data.train.scores) > max(0.7, order_agreement(first[0], data.train.scores))
+
+
+def test_a_model_teaches_a_smaller_one_and_both_are_measured():
+    documents = pandas.DataFrame({"doc_id": range(12), "text": TEXTS[:12]})
+    queries = pandas.DataFrame({"query_id": range(6), "text": [text + " one" for text in TEXTS[:6]]})
+    judgements = pandas.DataFrame({"query_id": range(6), "doc_id": range(6), "grade": [1] * 6})
+    bench = {"documents": documents, "queries": queries, "judgements": judgements}
+    run = lb.distill("margin_mse", task="ranking", teacher=made("late"), student=made("cross", seed=3), data=rows(scores=False),
+                     test=4, epochs=2, batch_size=8, progress=False, measure=False, retrieval=bench)  # fmt: skip
+    teacher, student = run.record["models"]
+    assert {"ndcg@10", "recall@100", "mrr", "first_is_first"} == set(teacher["scores"]) == set(student["scores"])
+    assert 0 <= student["agreement"]["order_agreement"]["mean"] <= 1
+    perfect = ranker("cosine", encoder())
+    found = scores_of(perfect.eval(), run.data.benches["retrieval"])
+    assert found["recall@100"] == 1
+
+
+def test_a_cross_ranker_orders_the_best_by_words_anew():
+    bench = load_rankings(rows(), test=0, retrieval={
+        "documents": pandas.DataFrame({"doc_id": range(8), "text": TEXTS[:8]}),
+        "queries": pandas.DataFrame({"query_id": [0], "text": [TEXTS[3]]}),
+        "judgements": pandas.DataFrame({"query_id": [0], "doc_id": [3], "grade": [1]}),
+    }).benches["retrieval"]  # fmt: skip
+    module = made("cross").eval()
+    with torch.no_grad():
+        scores = module(**module.prepare([TEXTS[3]], TEXTS[:8]))["scores"][0]
+    rank = 1 + int((scores > scores[3]).sum())
+    assert scores_of(module, bench)["mrr"] == pytest.approx(1 / rank)
+
+
+@pytest.mark.parametrize(("given", "error", "match"), [
+    ([{"query": "a", "documents": ["b", "c"]}, {"query": "d", "documents": ["e"]}], DataError, "1 candidates, and the rows"),
+    ([{"query": "a", "documents": ["b"], "scores": [float("nan")]}], DataError, "expected 1 numbers"),
+    ([{"query": "a", "documents": ["b", "c"], "scores": [1.0]}], DataError, "expected 2 numbers"),
+    ([{"query": "", "documents": ["b"]}], DataError, "no row of 'train' is left"),
+    ([{"text": "a"}], DataError, "has the columns text"),
+])  # fmt: skip
+def test_rows_that_cannot_be_ranked(given, error, match):
+    with pytest.raises(error, match=match):
+        load_rankings(given, test=0)
+
+
+def test_what_does_not_fit_is_said_before_training():
+    options = {"task": "ranking", "data": rows(scores=False), "progress": False}
+    with pytest.raises(ArgumentError, match="have no column scores"):
+        lb.distill("margin_mse", teacher="scores", student=made("dot"), **options)
+    with pytest.raises(ModelError, match="does not score candidates"):
+        lb.distill("contrastive", student=encoder(), **options)
+    with pytest.raises(ArgumentError, match="kind='lat'"):
+        ranker("lat", encoder())
+    with pytest.raises(ModelError, match="compares states of tokens"):
+        ranker("late", static(16, make_tokenizer()))
+    run = lb.distill(
+        "margin_mse", teacher="scores", student=made("cosine"), task="ranking", data=rows(), steps=1, progress=False
+    )
+    assert any("no difference of cosines reaches" in warning for warning in run.record["warnings"])
+
+
+def test_triples_and_what_is_left_out():
+    triple = {"query": "one two", "positive": "two", "negative": "three"}
+    found = load_rankings([triple, triple, {**triple, "positive": " "}, {**triple, "query": "nine"}], test=0)
+    assert found.train.documents == [["two", "three"]] * 2
+    assert len(found.about["warnings"]) == 2
+    assert len(ranking_toy()[0].train) == 16
