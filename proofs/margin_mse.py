@@ -93,5 +93,6 @@ def judge(rows: list[dict[str, float]]) -> tuple[bool, str]:
     alone, alone_error = paired(rows, "shifted_margins", "contrastive")
     return shifted > 2 * error and agreed < shifted / 2, (
         f"Scales apart, Margin-MSE is {shifted:+.3f} ± {error:.3f} nDCG@10 from pointwise MSE and {alone:+.3f} ± "
-        f"{alone_error:.3f} from in-batch contrastive training without the teacher; scales agreed, {agreed:+.3f} ± {agreed_error:.3f} from pointwise MSE."
+        f"{alone_error:.3f} from in-batch contrastive training without the teacher; scales agreed, {agreed:+.3f} ± "
+        f"{agreed_error:.3f} from pointwise MSE."
     )
