@@ -87,7 +87,7 @@ def demo(out: str | Path = "runs/demo-embeddings", *, teacher: str | Path | None
         try:
             rows = _distil_and_search(found, str(teacher), out, console)
         except (KeyboardInterrupt, Interrupted) as stop:
-            raise Interrupted("Stopped. The same command goes on where it was.") from stop
+            raise Interrupted("Stopped. The same command goes on from what is stored.") from stop
     console.print(f"\nStudent, index and report.html are in {out}/ ({time.perf_counter() - begun:.0f} s in all).")
     console.print(f"Type queries into a page of your own: [bold]limbeck serve {out}[/]")
     return rows
