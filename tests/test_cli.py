@@ -50,7 +50,7 @@ def _inside(place, monkeypatch):
     monkeypatch.chdir(place)
 
 
-COMMANDS = ["demo", "distill", "describe", "store", "evaluate", "export", "report", "recipes", "prove"]
+COMMANDS = ["demo", "serve", "distill", "describe", "store", "evaluate", "export", "report", "recipes", "prove"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -112,6 +112,11 @@ WRONG = {  # command line -> exit code, what is said
     "recipes --have logit": (2, "Did you mean 'logits'"),
     "recipes --field classifer": (2, "Did you mean 'classifiers'"),
     "prove kdd": (2, "Did you mean 'kd'"),
+    "demo embedings": (2, "There is no demo 'embedings'. Did you mean 'embeddings'"),
+    "demo embeddings --seeds 3": (2, "--seeds means nothing"),
+    "serve nowhere": (1, "There is no folder 'nowhere'"),
+    "serve teacher": (1, "There is no index/ in 'teacher'"),
+    "serve teacher --port 70000": (2, "less than or equal to 65535"),
     "brew": (2, "No such command"),
 }  # fmt: skip
 

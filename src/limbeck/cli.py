@@ -99,12 +99,42 @@ def call(function: Any, given: dict[str, Any], **fixed: Any) -> Any:
 
 
 @app.command()
-def demo(out: Annotated[Path, typer.Option(help="The run's folder; an earlier demo there is replaced.")] = Path("runs/demo"),
-         seeds: Annotated[int, typer.Option(help="How many seeds.")] = 5) -> None:  # fmt: skip
-    """The main job on real input in about a minute: handwritten digits, a good teacher, 100 labels, many unlabelled images."""
-    from limbeck.demo import demo as run_demo
+def demo(what: Annotated[str | None, typer.Argument(help="embeddings, or nothing for images.", show_default=False)] = None,
+         out: Annotated[Path | None, typer.Option(help="The run's folder (default: runs/demo, or runs/demo-embeddings); an "
+                                                       "earlier demo there is replaced.", show_default=False)] = None,
+         seeds: Annotated[int | None, typer.Option(help="How many seeds, of the demo without a word (default: 5).",
+                                                   show_default=False)] = None) -> None:  # fmt: skip
+    """The main job on real input in about a minute: handwritten digits, a good teacher, 100 labels, many unlabelled images.
 
-    run_demo(out, seeds=seeds)
+    **limbeck demo embeddings** a sentence encoder becomes a table of token vectors, whose queries search the encoder's index:
+    the docstrings of the Python libraries that are installed. A few minutes the first time. Needs the extra `embeddings`.
+    """
+    if what is None:
+        from limbeck.demo import demo as run_demo
+
+        run_demo(out or Path("runs/demo"), seeds=5 if seeds is None else seeds)
+        return
+    if what != "embeddings":
+        from limbeck.errors import nearest
+
+        raise ArgumentError(f"There is no demo {what!r}.{nearest(what, ['embeddings'])}")
+    if seeds is not None:
+        raise ArgumentError("--seeds means nothing for the demo of embeddings, which has one seed. Leave it out.")
+    from limbeck.demo_embeddings import demo as run_embeddings
+
+    run_embeddings(out or Path("runs/demo-embeddings"))
+
+
+@app.command()
+def serve(folder: Annotated[Path, typer.Argument(help="A folder with student/ and index/, such as runs/demo-embeddings.")],
+          port: Annotated[int, typer.Option(help="The port; 0: a free one.", min=0, max=65535)] = 0) -> None:  # fmt: skip
+    """Open a page on this machine in which student, teacher and BM25 answer a query side by side, with their times.
+
+    **limbeck serve runs/demo-embeddings** prints the address. Nobody else can reach it, and nothing is asked of the network.
+    """
+    from limbeck.serve import serve as run_serve
+
+    run_serve(folder, port)
 
 
 @app.command()

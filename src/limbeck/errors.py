@@ -38,6 +38,10 @@ class ExportError(LimbeckError, RuntimeError):
     """An export that failed or does not compute what the student computes."""
 
 
+class IndexMismatchError(LimbeckError, ValueError):
+    """An index whose vectors are in the space of another teacher than the student's."""
+
+
 class RunError(LimbeckError, RuntimeError):
     """A run that cannot start, continue or be saved."""
 

@@ -117,6 +117,8 @@ class Trial:
         from limbeck.students.save import save_model
 
         job, bound = self.job, self.prepared.bound
+        for student in students:
+            job.task.finish(student, job.teacher)
         saved = None
         if self.folder is not None and self.folder.writes:
             saved = self.folder.path / "student"

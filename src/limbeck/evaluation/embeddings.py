@@ -7,7 +7,7 @@ teacher: what holds where an index stays as it is.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -154,13 +154,30 @@ def standardized(likeness: np.ndarray) -> np.ndarray:
 
 
 def bm25(bench: Retrieval, k1: float = 1.2, b: float = 0.75) -> np.ndarray:
-    """BM25 scores of all documents for each query, [queries, documents], through bm25s."""
+    """BM25 scores of all documents for each query, [queries, documents]. See `bm25_of`."""
+    return bm25_of(list(bench.documents.values()), k1, b)(list(bench.queries.values()))
+
+
+def bm25_of(documents: Sequence[str], k1: float = 1.2, b: float = 0.75) -> Callable[[Sequence[str]], np.ndarray]:
+    """A function from queries to their BM25 scores of these documents, [queries, documents], through bm25s."""
     library = need("bm25s", "embeddings")
-    documents, queries = list(bench.documents.values()), list(bench.queries.values())
     index = library.BM25(k1=k1, b=b)
-    index.index(library.tokenize(documents, show_progress=False), show_progress=False)
-    tokens = library.tokenize(queries, return_ids=False, show_progress=False)
-    return np.stack([index.get_scores(words) if words else np.zeros(len(documents)) for words in tokens])
+    index.index(library.tokenize(list(documents), show_progress=False), show_progress=False)
+
+    def scores(queries: Sequence[str]) -> np.ndarray:
+        tokens = library.tokenize(list(queries), return_ids=False, show_progress=False)
+        return np.stack([index.get_scores(words) if words else np.zeros(len(documents)) for words in tokens])
+
+    return scores
 
 
-__all__: Sequence[str] = ["bm25", "cosine", "measure", "ranking_scores", "retrieve", "standardized", "vectors"]
+__all__: Sequence[str] = [
+    "bm25",
+    "bm25_of",
+    "cosine",
+    "measure",
+    "ranking_scores",
+    "retrieve",
+    "standardized",
+    "vectors",
+]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["OnnxModel", "export_model", "export_onnx", "ort_latency", "quantize_onnx"]
+__all__ = ["OnnxModel", "export_model", "export_onnx", "open_index", "ort_latency", "quantize_onnx", "write_index"]
 
 _HOMES = {"OnnxModel": "runtime", "ort_latency": "runtime", "export_model": "model", "export_onnx": "onnx",
-          "quantize_onnx": "int8"}  # fmt: skip
+          "quantize_onnx": "int8", "open_index": "index", "write_index": "index"}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -11,7 +11,7 @@ from torch import nn
 from limbeck.errors import ArgumentError, ExportError
 from limbeck.evaluation.cost import bytes_on_disk
 from limbeck.students.encoders import SentenceEncoder, StaticEncoder
-from limbeck.students.save import replacing
+from limbeck.students.save import replacing, taught
 
 MODULES = "sentence_transformers.models."
 
@@ -46,7 +46,7 @@ def export_sentence_folder(
         ]
         _write(aside / "modules.json", steps)
         _write(aside / "config_sentence_transformers.json", {"similarity_fn_name": "cosine"})
-        _write(aside / "limbeck.json", {"format": "limbeck-sentence-folder"})
+        _write(aside / "limbeck.json", {"format": "limbeck-sentence-folder", **taught(module)})
     worst = float(abs(read_encoder(str(folder)).encode(texts) - module.encode(texts)).max())
     if worst > tolerance:
         raise ExportError(f"The folder {folder} gives vectors that differ by {worst:.3g}, more than {tolerance:g}.")

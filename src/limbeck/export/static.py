@@ -42,7 +42,9 @@ def load_static(folder: str | Path) -> StaticModel:
             f"{folder} holds a {config.get('builder') or config.get('class') or 'model of another kind'}; without torch only "
             "static students are read (student=static)."
         )
-    return StaticModel(mapped(folder / WEIGHTS), config["arguments"], folder / TOKENS)
+    model = StaticModel(mapped(folder / WEIGHTS), config["arguments"], folder / TOKENS)
+    model.limbeck_teacher = config.get("teacher")
+    return model
 
 
 def mapped(file: Path) -> dict[str, np.ndarray]:
@@ -63,7 +65,9 @@ def mapped(file: Path) -> dict[str, np.ndarray]:
 
 
 class StaticModel:
-    """What `load_static` gives. `width`: of the vectors."""
+    """What `load_static` gives. `width`: of the vectors. `limbeck_teacher`: the hash of the teacher, for an index."""
+
+    limbeck_teacher: str | None = None
 
     def __init__(self, arrays: dict[str, np.ndarray], arguments: dict[str, Any], tokens: Path):
         self.arrays, self.arguments, self.tokens = arrays, arguments, tokens

@@ -13,7 +13,7 @@ from limbeck.errors import ArgumentError
 from limbeck.evaluation.cost import bytes_on_disk
 from limbeck.export.static import CONFIG, WEIGHTS, load_static
 from limbeck.students.encoders import StaticEncoder
-from limbeck.students.save import replacing
+from limbeck.students.save import replacing, taught
 
 FORMAT = "limbeck-static-int8"
 
@@ -42,7 +42,7 @@ def export_bytes(module: nn.Module, folder: Path, texts: list[str]) -> dict[str,
     with replacing(folder) as aside:
         save_file(state, aside / WEIGHTS)
         module.tokenizer.save_pretrained(aside / "tokenizer")
-        (aside / CONFIG).write_text(json.dumps({**spec, "format": FORMAT}, indent=1) + "\n")
+        (aside / CONFIG).write_text(json.dumps({**spec, "format": FORMAT, **taught(module)}, indent=1) + "\n")
     worst = abs(load_static(folder).encode(texts) - module.encode(texts)).max()
     return {"format": "static-int8", "file": str(folder), "bytes": bytes_on_disk(folder), "max_difference": float(worst),
             "scores": {}, "latency": []}  # fmt: skip

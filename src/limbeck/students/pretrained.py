@@ -69,6 +69,8 @@ def read_pretrained(folder: Path, record: dict[str, Any]) -> nn.Module:
     attach(module, str(folder))
     if "shrink" in record:
         module.limbeck_shrink = record["shrink"]
+    if "teacher" in record:
+        module.limbeck_teacher = record["teacher"]
     return module
 
 

@@ -4,7 +4,8 @@
     student = load_module("runs/x/student")
 
 `config.json` holds the format "limbeck-module", the builder with its arguments (or the class, where no builder is
-known), the cut, the task. Transformers models are saved by their own `save_pretrained`, with `limbeck.json` beside them.
+known), the cut, the task, and of an encoder the hash of its teacher. Transformers models are saved by their own
+`save_pretrained`, with `limbeck.json` beside them.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ def save_model(
         about["task"] = dict(task) if isinstance(task, Mapping) else {"name": getattr(task, "name", task)}
     if hasattr(module, "limbeck_shrink"):
         about["shrink"] = module.limbeck_shrink
+    about |= taught(module)
     if extra:
         about["extra"] = dict(extra)
     with replacing(folder) as aside:
@@ -65,6 +67,12 @@ def save_model(
         else:
             _write(module, aside, about)
     return folder
+
+
+def taught(module: nn.Module) -> dict[str, Any]:
+    """{"teacher": hash} of an encoder that knows in whose space its vectors are; of other modules nothing."""
+    known = getattr(module, "limbeck_teacher", None)
+    return {} if known is None else {"teacher": known}
 
 
 def _write(module: nn.Module, folder: Path, about: dict[str, Any]) -> None:
@@ -195,7 +203,7 @@ def is_saved(folder: str | Path) -> bool:
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:
-    """What was saved beside a model: format, builder, arguments, cut, shrink, task, extra. ModelError if it is none."""
+    """What was saved beside a model: format, builder, arguments, cut, shrink, teacher, task, extra. ModelError if none."""
     record = _record(Path(folder))
     if record is None:
         raise ModelError(
@@ -236,6 +244,8 @@ def load_module(path: str | Path, builder: Builder | None = None) -> nn.Module:
                             else own(str(path / "tokenizer")))  # fmt: skip
     if "shrink" in record:
         module.limbeck_shrink = record["shrink"]
+    if "teacher" in record:
+        module.limbeck_teacher = record["teacher"]
     return module.eval()
 
 

@@ -92,6 +92,9 @@ class Task:
         """
         raise NotImplementedError(f"{type(self).__name__} has no distances between models")
 
+    def finish(self, student: nn.Module, teacher: Any) -> None:
+        """Write on a trained student what those must know of its teacher who use it. By default nothing."""
+
     # what it checks and how it leaves the house
     def width(self, data: Data) -> int | None:
         """How many outputs a model of these data has; None where models may differ in it (padded vocabularies)."""

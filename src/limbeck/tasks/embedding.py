@@ -125,6 +125,10 @@ class Embedding(Task):
         proxy, truth = (("cosine_distance", 1 - cosine(own, other)) for other in others)
         return proxy, truth
 
+    def finish(self, student: nn.Module, teacher: Any) -> None:
+        """The hash of the teacher in whose space the vectors are: `limbeck.export.index` refuses the index of another."""
+        student.limbeck_teacher = None if teacher is None else teacher.identity()  # type: ignore[assignment]
+
     def width(self, data: Data) -> int | None:
         """How wide a student's vectors are: as the teacher's."""
         return self._width
