@@ -249,7 +249,7 @@ def _defaults(data: Data, student: nn.Module, settings: Mapping[str, Any]) -> di
     usual: dict[str, Any] = {"learning_rate": 5e-5, "clip": 1.0} if encoder else {}
     usual = getattr(student, "limbeck_settings", usual)
     found = {name: value for name, value in usual.items() if name not in settings}
-    if any(settings.get(name) for name in LENGTHS):
+    if any(settings.get(name) is not None for name in LENGTHS):
         return {name: value for name, value in found.items() if name not in LENGTHS}
     if any(name in found for name in LENGTHS):
         return found

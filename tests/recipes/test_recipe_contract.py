@@ -13,6 +13,7 @@ from limbeck.recipes import as_bound, find, recipes
 from limbeck.recipes.registry import FIELDS, NEEDS
 from limbeck.recipes.toy import toy_job
 from limbeck.training.execute import Runner
+from limbeck.training.stage import Stage
 from toys import weights
 
 EVERY = recipes()
@@ -28,7 +29,7 @@ def test_a_few_steps_move_the_student(name):
     assert not torch.equal(before, weights(result.student)) or result.student is not job.student
     assert weights(result.student).isfinite().all()
     losses = [record["terms"]["loss"] for record in runner.metrics.records if "terms" in record]
-    assert losses
+    assert losses or result.steps == runner.stages[-1].settings.steps == 0  # what is made by a formula is not trained
     assert all(abs(loss) < float("inf") for loss in losses)
 
 
@@ -82,7 +83,8 @@ def test_what_it_needs_is_what_it_says(name):
         job.data.parts["train"] = job.data.train.with_labels(None)
     if not {"logits", "features", "answers"} & set(recipe.needs):
         job.teacher = None
-    assert Runner(cpu=True).run(recipe(job)).steps > 0
+    plan = recipe(job)
+    assert Runner(cpu=True).run(plan).steps > 0 or (isinstance(plan, Stage) and plan.settings.steps == 0)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -68,7 +68,8 @@ def measure(task: Any, model: Any, part: Part, teacher: Any = None) -> dict[str,
     if teacher is not None:
         part = take(part, spread(len(part), MOST), part.name)
         own, theirs = vectors(task, model, part), vectors(task, teacher, part)
-        agreement = {"cosine": cosine(own, theirs), "neighbours": shared_neighbours(own, theirs)}
+        agreement = {"cosine": cosine(own, theirs)} if own.shape[1] == theirs.shape[1] else {}  # else of other spaces
+        agreement["neighbours"] = shared_neighbours(own, theirs)
     return {"scores": scores, "agreement": agreement, "reliability": []}
 
 
@@ -79,9 +80,9 @@ def _bench(task: Any, bench: Any, model: Any, teacher: Any) -> dict[str, float]:
     queries, documents = _texts(task, bench)
     mine = vectors(task, model, queries)
     found = retrieve(bench, mine, vectors(task, model, documents))
-    if teacher is not None:
-        asymmetric = retrieve(bench, mine, vectors(task, teacher, documents))
-        found |= {f"{name} asymmetric": value for name, value in asymmetric.items()}
+    theirs = None if teacher is None else vectors(task, teacher, documents)
+    if theirs is not None and theirs.shape[1] == mine.shape[1]:
+        found |= {f"{name} asymmetric": value for name, value in retrieve(bench, mine, theirs).items()}
     return found
 
 

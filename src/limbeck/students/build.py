@@ -21,6 +21,7 @@ from torch import nn
 
 from limbeck._optional import need
 from limbeck.errors import ArgumentError, ModelError, nearest
+from limbeck.students.bert import bert_config
 from limbeck.students.declare import builder, seeded, share, whole
 from limbeck.students.encoders import static
 from limbeck.students.fill import begin_at_values, complete, example_of
@@ -131,21 +132,9 @@ def text_encoder(outputs: int, tokenizer: Any, layers: int = 2, width: int = 128
     `ffn` is the width of the feed-forward layers, 4 x width by default. The result is a Transformers model (saved and
     loaded as one); the tokenizer, often the teacher's, hangs on it as `module.tokenizer`. Needs the extra `language`.
     """
-    transformers = need("transformers", "language")
-    if not hasattr(tokenizer, "get_vocab"):
-        raise ModelError(
-            f"text_encoder: a {type(tokenizer).__name__} has no vocabulary. Expected a Transformers tokenizer: the "
-            "teacher's (teacher.tokenizer) or AutoTokenizer.from_pretrained(...); text_bag needs none."
-        )
-    if whole("width", width) % whole("heads", heads):
-        raise ArgumentError(f"text_encoder: width={width} is not a multiple of heads={heads}.")
-    config = transformers.BertConfig(
-        vocab_size=max(tokenizer.get_vocab().values()) + 1, hidden_size=width, num_attention_heads=heads,
-        num_hidden_layers=whole("layers", layers), intermediate_size=4 * width if ffn is None else whole("ffn", ffn),
-        max_position_embeddings=whole("max_length", max_length, 2), hidden_dropout_prob=share("dropout", dropout),
-        attention_probs_dropout_prob=dropout, num_labels=whole("outputs", outputs), pad_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
-    module = transformers.BertForSequenceClassification(config)
+    config = bert_config(tokenizer, layers, width, heads, ffn, max_length, dropout)
+    config.num_labels = whole("outputs", outputs)
+    module = need("transformers", "language").BertForSequenceClassification(config)
     module.tokenizer, module.limbeck_fresh = tokenizer, True
     return module
 
@@ -283,7 +272,7 @@ def build_student(spec: Spec, data: Data | None = None, task: Task | None = None
         if model is None:
             raise ModelError(f"The student {spec!r} is cut from the teacher, and there is no teacher module to cut.")
         return shrink(model, **parsed.arguments, example=example_of(data))
-    function, _ = SHORT[parsed.name]
+    function = getattr(task, "builders", {}).get(parsed.name, SHORT[parsed.name][0])
     arguments = complete(parsed.name, function, parsed.arguments, data, task, model)
     with seeded(seed):
         made = function(**arguments)

@@ -202,6 +202,8 @@ def assemble(teacher: nn.Module, config: Any, state: dict[str, Tensor], numbers:
     """
     with seeded(0):  # every weight is overwritten below
         student: Any = type(teacher)(config)
+    for name in [name for name, _ in student.named_children() if getattr(teacher, name, None) is None]:
+        setattr(student, name, None)  # what the teacher goes without, such as a pooler
     student.to(next(teacher.parameters()).device)
     conform(student, state, shapes=shapes)
     for path, values in numbers.items():

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from limbeck._optional import need
 from limbeck.errors import ArgumentError, nearest
 from limbeck.evaluation.modes import evaluating
+from limbeck.students.bert import bert_config
 from limbeck.students.declare import builder, whole
 from limbeck.students.encoder_tokens import PlainTokens
 
@@ -251,4 +252,16 @@ def around(body: Any, pooling: str = "mean", normalize: bool = True, outputs: in
                  "normalize": normalize, "outputs": outputs, "max_length": max_length}  # fmt: skip
     module.limbeck_spec = {"builder": f"{__name__}:sentence_encoder", "arguments": arguments}  # type: ignore[assignment]
     module.tokenizer = getattr(body, "tokenizer", None)
+    return module
+
+
+def small_encoder(outputs: int, tokenizer: Any, layers: int = 2, width: int = 128, heads: int = 2, ffn: int | None = None,
+                  max_length: int = 256, dropout: float = 0.1) -> SentenceEncoder:  # fmt: skip
+    """A small BERT of vectors from scratch: mean over tokens, a linear map to the teacher's width, `outputs`, L2 norm 1.
+
+    Its tokenizer is the given Transformers one, often the teacher's. `ffn` as in `bert_config`. Needs `language`.
+    """
+    config = bert_config(tokenizer, layers, width, heads, ffn, max_length, dropout)
+    module = sentence_encoder(config.to_diff_dict() | {"model_type": config.model_type}, outputs=outputs)
+    module.tokenizer, module.limbeck_fresh = tokenizer, True  # type: ignore[assignment]
     return module

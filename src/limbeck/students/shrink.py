@@ -14,6 +14,7 @@ from limbeck.errors import ArgumentError, ModelError
 from limbeck.students.chain import leaves, shrink_chain
 from limbeck.students.decoder import is_decoder, shrink_decoder
 from limbeck.students.encoder import shrink_encoder
+from limbeck.students.encoders import SentenceEncoder, around
 from limbeck.students.pretrained import is_pretrained
 from limbeck.students.prune import prune_channels
 
@@ -25,6 +26,7 @@ def shrink(teacher: nn.Module, depth: int | float | None = None, width: int | fl
 
     - Transformers encoders: `depth` layers, evenly spread, first and last among them (6 of 12: 0 2 4 7 9 11, as in
       DistilBERT, 2019); `width` feed-forward neurons and `heads` heads a layer, those with the largest weights.
+    - Encoders of vectors (`SentenceEncoder`): their body so; pooling, linear map and normalisation stay.
     - Transformers decoders (GPT-2, Llama, Mistral, Qwen, Gemma, Phi-3, OPT; others in depth): the same, and `hidden`,
       the hidden size, the channels that most runs through. `heads` are query heads: as many key-value heads as can be
       stay, with equally many query heads each. GPT-2 and OPT: `hidden` takes heads along, hidden = heads x head size.
@@ -37,6 +39,8 @@ def shrink(teacher: nn.Module, depth: int | float | None = None, width: int | fl
     """
     if depth is None and width is None and heads is None and hidden is None:
         raise ArgumentError("shrink: nothing to cut. Give depth, width or heads, such as shrink(depth=2, width=0.5).")
+    if isinstance(teacher, SentenceEncoder):
+        return _shrink_sentence(teacher, shrink(teacher.body, depth, width, heads, hidden))
     if is_pretrained(teacher) and is_decoder(teacher):
         return shrink_decoder(teacher, depth, width, heads, hidden)
     if hidden is not None:
@@ -64,3 +68,17 @@ def shrink(teacher: nn.Module, depth: int | float | None = None, width: int | fl
             "or build a shallower student, such as 'resnet:20'."
         )
     return prune_channels(teacher, width, example)
+
+
+def _shrink_sentence(teacher: SentenceEncoder, body: nn.Module) -> SentenceEncoder:
+    """The same encoder around a smaller body."""
+    if teacher.projection is not None and int(body.config.hidden_size) != teacher.projection.in_features:  # type: ignore
+        raise ModelError(
+            f"The teacher ends in a linear map from {teacher.projection.in_features} numbers, and the body would have "
+            f"{body.config.hidden_size}. Leave hidden out."  # type: ignore[union-attr]
+        )
+    student = around(body, teacher.pooling, teacher.normalize, teacher.width, teacher.max_length)
+    if student.projection is not None and teacher.projection is not None:
+        student.projection.load_state_dict(teacher.projection.state_dict())
+    student.limbeck_shrink, student.tokenizer = body.limbeck_shrink, teacher.tokenizer
+    return student.train(teacher.training)

@@ -11,6 +11,7 @@ from limbeck.errors import ModelError
 from limbeck.evaluation.modes import device_of, evaluating
 from limbeck.machine import fast_bf16
 from limbeck.students.encoders import SentenceEncoder, StaticEncoder, pooled
+from limbeck.students.reduce import principal_directions
 from limbeck.tasks.text import tokenizer_of
 
 Progress = Callable[[int, int], None]
@@ -66,19 +67,20 @@ def rarity(count: int, a: float = 1e-4) -> Tensor:
 def begin_at_tokens(student: StaticEncoder, vectors: Tensor, a: float = 1e-4) -> None:
     """Rows of a static student from token vectors [vocabulary, outputs]: centred, weighted by `rarity`, mean length 1.
 
-    A table narrower than the vectors gets their principal directions, and its linear map leads back from them.
+    A table narrower than the vectors gets their principal directions, found before they are weighted (model2vec, 2024), and
+    its linear map leads back from them: the student stays in its teacher's space.
     """
     if vectors.shape != (student.vocabulary, student.width):
         raise ModelError(
             f"Token vectors {list(vectors.shape)} do not fit a static student with {student.vocabulary:,} tokens and "
             f"vectors of {student.width}. Does the student have its teacher's tokenizer?"
         )
-    rows = (vectors - vectors.mean(0)) * rarity(len(vectors), a)[:, None]
-    rows /= rows.norm(dim=1).mean()
+    rows = vectors - vectors.mean(0)
     if student.projection is not None:
-        width = student.table.weight.shape[1]
-        directions = torch.linalg.svd(rows.double(), full_matrices=False).Vh[:width].float()  # [width, outputs]
+        directions = principal_directions(vectors, student.table.weight.shape[1])  # [table width, outputs]
         student.projection.weight.copy_(directions.T)
         student.projection.bias.zero_()
         rows = rows @ directions.T
+    rows = rows * rarity(len(rows), a)[:, None]
+    rows /= rows.norm(dim=1).mean()
     student.table.weight[: student.vocabulary] = rows.to(student.table.weight)

@@ -34,6 +34,7 @@ class Task:
     exports: tuple[str, ...] = ("onnx", "onnx-int8", "safetensors")  # the forms in which its models leave
     learns_alone: bool = True  # whether a student can be trained on its data without a teacher
     writes: bool = False  # whether its models write text
+    builders: Mapping[str, Any] = {}  # what a student's word ("encoder") builds, where here it is another model
     tokenized: bool = False  # whether what the data are depends on a tokenizer, so that the models are loaded first
 
     # what it is about

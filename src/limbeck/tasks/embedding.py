@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from limbeck.data.base import Batch, Data, Inputs, Part
 from limbeck.errors import ArgumentError, ModelError
-from limbeck.students.encoders import Encoder
+from limbeck.students.encoders import Encoder, small_encoder
 from limbeck.tasks.base import Distance, Task
 from limbeck.tasks.text import tokenize, tokenizer_of
 
@@ -29,6 +29,7 @@ class Embedding(Task):
     default_recipe = "leaf"
     measures = tokenized = True
     learns_alone = False
+    builders = {"encoder": small_encoder}
     exports = ("onnx", "safetensors", "sentence-transformers", "static-int8")
 
     def __init__(self) -> None:

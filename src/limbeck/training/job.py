@@ -148,15 +148,18 @@ class Job:
             self.kept[taps, at] = run_once(self.teacher, self.data, self.task, taps, at, home)
         return self.kept[taps, at]
 
-    def begin_rows(self, rows: str) -> None:
-        """Let a static student begin at its teacher's vectors of single tokens: with "auto" where it is fresh."""
+    def begin_rows(self, rows: str, a: float = 1e-4) -> None:
+        """Let a static student begin at its teacher's vectors of single tokens: with "auto" where it is fresh.
+
+        `a`: of their weights, see `limbeck.students.token_rows.rarity`.
+        """
         from limbeck.students.encoders import StaticEncoder
         from limbeck.teachers.once import token_vectors_once
 
         able = isinstance(self.student, StaticEncoder) and isinstance(self.teacher, ModuleTeacher)
         if rows == "teacher" and not able:
             raise ArgumentError(
-                "rows=teacher: only a static student begins at tokens, and only of a teacher that is a module."
+                "Only a static student begins at its teacher's tokens, and only of a teacher that is a module: student=static."
             )
         if (
             self.rehearsal
@@ -171,7 +174,7 @@ class Job:
         if "rows" not in self.kept:
             home = None if self.shelf is None else self.shelf.folder
             self.kept["rows"] = token_vectors_once(self.teacher, self.student.vocabulary, home)
-        begin_at_tokens(self.student, self.kept["rows"])
+        begin_at_tokens(self.student, self.kept["rows"], a)
 
     # what is at hand
     def model(self, given: Any, role: str) -> Teacher | None:

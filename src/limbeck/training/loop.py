@@ -150,7 +150,7 @@ class Loop:
     def progress(self) -> float:
         """From 0 at the first step to 1 at the end."""
         if self.total is not None:
-            return self.number / self.total
+            return self.number / self.total if self.total else 1.0
         s = self.settings
         return min(1.0, self.samples / s.samples if s.samples is not None else self.tokens / (s.tokens or 1))
 

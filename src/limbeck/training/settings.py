@@ -16,7 +16,7 @@ OPTIMIZERS = ("adamw", "adam", "sgd")
 class Settings:
     """Settings of a training stage.
 
-    Length: one of `epochs`, `steps` (optimizer steps), `samples`, `tokens`.
+    Length: one of `epochs`, `steps` (optimizer steps; with 0 the student stays as it begins), `samples`, `tokens`.
     `batch_size`: samples of one optimizer step over all processes and micro-batches, or "all"; `accumulate` splits it
     into that many micro-batches, with the same result. `warmup`: the part of the length with a rising rate.
     `schedule`: "cosine", "linear", "constant", or "step" (times `drop` at each progress of `drops`).
@@ -62,7 +62,7 @@ class Settings:
         if len(given) > 1:
             raise ArgumentError(f"The length of a stage is given once; this gives {given}. Choose one.")
         for name, value in given.items():
-            if not _is_number(value) or not 0 < value < math.inf:
+            if not _is_number(value) or (not 0 < value < math.inf and (name, value) != ("steps", 0)):
                 raise ArgumentError(f"{name}={value!r}: expected a positive number.")
         for name, low, high in (("learning_rate", 0, math.inf), ("weight_decay", 0, math.inf), ("warmup", 0, 1),
                                 ("momentum", 0, 1), ("drop", 0, 1)):  # fmt: skip
@@ -71,7 +71,8 @@ class Settings:
                 limits = f"from {low} to {high}" if high < math.inf else f"of {low} or more"
                 raise ArgumentError(f"{name}={value!r}: expected a number {limits}.")
         whole = [("accumulate", 1), ("log_every", 1), ("seed", 0), ("workers", 0)]
-        counts = ("steps", "samples", "tokens", "patience", "evaluate_every", "checkpoint_every")
+        whole += [("steps", 0)] if self.steps is not None else []
+        counts = ("samples", "tokens", "patience", "evaluate_every", "checkpoint_every")
         whole += [(name, 1) for name in counts if getattr(self, name) is not None]
         for name, least in whole:
             if not _is_whole(getattr(self, name), least):
@@ -114,7 +115,7 @@ class Settings:
         if not 0 < share <= 1:
             raise ArgumentError(f"share={share!r}: expected a part of the length, above 0 and at most 1.")
         given = {name: getattr(self, name) for name in ("steps", "samples", "tokens")}
-        return {name: max(1, round(share * value)) for name, value in given.items() if value is not None}
+        return {name: max(min(1, value), round(share * value)) for name, value in given.items() if value is not None}
 
     def rate(self, progress: float) -> float:
         """The factor of the learning rate at a progress from 0 to 1."""

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from limbeck.training.stage import Stage
 
 Rows = Literal["auto", "teacher", "random"]
+METRICS = {"mse": o.feature_mse, "l2": o.euclidean_distance, "cosine": o.cosine_distance}
 
 
 @recipe(paper="LEAF: Knowledge Distillation of Text Embedding Models with Teacher-Aligned Representations", year=2025,
@@ -28,3 +29,20 @@ def leaf(job: Job, rows: Rows = "auto", store: str | None = None) -> Stage:
     """
     job.begin_rows(rows)
     return job.stage(o.squared_distance().on("embedding"), teacher=job.stored("embedding", at=store))
+
+
+@recipe(paper="Making Monolingual Sentence Embeddings Multilingual using Knowledge Distillation", year=2020,
+        field="embeddings", needs=("logits",), tasks=("embedding",))  # fmt: skip
+def embedding_mse(job: Job, metric: Literal["mse", "l2", "cosine"] = "mse", rows: Rows = "auto",
+                  store: str | None = None) -> Stage:  # fmt: skip
+    """Give a text the teacher's vector, by one of the losses that are usual for it.
+
+    limbeck distill embedding_mse teacher=... student=static data=texts.jsonl metric=l2
+
+    `metric`: "mse", the mean of (y - t)^2 over texts and numbers (Reimers and Gurevych, 2020); "l2", the mean of |y - t|;
+    "cosine", the mean of 1 - cos(y, t): the three of sentence-transformers, whose linear map to the teacher's width is part of
+    its loss, and of the student here. The mean over numbers is as many times smaller than LEAF's sum: Adam does not see it, a
+    clipped gradient and weight decay do. `rows` and `store` are those of `leaf`.
+    """
+    job.begin_rows(rows)
+    return job.stage(METRICS[metric]().on("embedding"), teacher=job.stored("embedding", at=store))
