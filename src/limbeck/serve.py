@@ -223,8 +223,8 @@ def serve(folder: str | Path, port: int = 0) -> None:
         with Server(finder, port) as server:
             for line in finder.missing:
                 print(line)
-            print(f"{len(finder.index.documents):,} documents at {server.address} (Ctrl-C ends it)", flush=True)
-            try:
+            try:  # from the line on: who reads it may end it at once
+                print(f"{len(finder.index.documents):,} documents at {server.address} (Ctrl-C ends it)", flush=True)
                 server.serve_forever()
             except KeyboardInterrupt:
                 print("\nStopped.")
