@@ -151,6 +151,7 @@ def distill(words: Words = None, config: Config = None, json_: Json = False,
     - data: digits, breast_cancer, wine, a CSV/JSONL/Parquet file, an image folder, a `datasets` name
     - about the data: label= text= features= labelled=100 valid=0.1 test=0.2 unlabelled=FILE augment=crop_flip image_size=
     - about texts for language models: tokenizer= length= pack= prompt= response= messages=
+    - about texts that get vectors: sts=PAIRS retrieval=FOLDER prompts= (what they are measured on, what is put before them)
     - about the training: epochs= batch_size= learning_rate= precision=bf16 accumulate= clip= ema= patience= seed= ...
     - about the report: generate=64 (prompts that teacher and student answer) checker=final
     - about trust: monitor=true oracle=MODEL (is the student hacking its teacher? on by itself for language models)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from limbeck.training.stage import Stage
 
 Rows = Literal["auto", "teacher", "random"]
-METRICS = {"mse": o.feature_mse, "l2": o.euclidean_distance, "cosine": o.cosine_distance}
+METRICS = {"mse": "feature_mse", "l2": "euclidean_distance", "cosine": "cosine_distance"}  # of the objectives
 
 
 @recipe(paper="LEAF: Knowledge Distillation of Text Embedding Models with Teacher-Aligned Representations", year=2025,
@@ -45,4 +45,4 @@ def embedding_mse(job: Job, metric: Literal["mse", "l2", "cosine"] = "mse", rows
     clipped gradient and weight decay do. `rows` and `store` are those of `leaf`.
     """
     job.begin_rows(rows)
-    return job.stage(METRICS[metric]().on("embedding"), teacher=job.stored("embedding", at=store))
+    return job.stage(getattr(o, METRICS[metric])().on("embedding"), teacher=job.stored("embedding", at=store))
