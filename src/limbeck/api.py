@@ -284,6 +284,7 @@ def _check(bound: Bound, job: Job, teacher: nn.Module | None) -> None:
         "labels": "it learns from labels, and no training sample has one: give label=, or a recipe without labels (ssld).",
         "prompts": "models answer prompts in it: give data with prompts and responses, or chats.",
         "preferences": "it learns from pairs of answers: give data with the columns prompt, chosen and rejected.",
+        "translations": "it learns from texts and their translations: name both columns by text= and translation=.",
         "unlabelled": "it needs unlabelled samples: give unlabelled=, or hide some labels by labelled=.",
     }
     for need in bound.recipe.needs:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from limbeck.api import _check
+from limbeck.data.texts import text_part
 from limbeck.describe import describe_difference, describe_recipe
 from limbeck.errors import ArgumentError, LimbeckError
 from limbeck.recipes import as_bound, find, recipes
@@ -72,6 +73,8 @@ def test_what_it_needs_is_what_it_says(name):
         elif need == "prompts":
             job.data.parts["train"] = part = copy.copy(job.data.train)
             part.prompts = torch.zeros_like(part.prompts)
+        elif need == "translations":
+            job.data.parts["train"] = text_part("train", job.data.train.texts)
         elif need == "preferences":
             job.data.parts["train"] = job.data.train.chosen()
         else:
@@ -79,7 +82,7 @@ def test_what_it_needs_is_what_it_says(name):
         with pytest.raises(LimbeckError):
             _check(recipe(), job, None)
     job = toy_job(recipe)
-    if not {"labels", "preferences"} & set(recipe.needs):
+    if not {"labels", "preferences", "translations"} & set(recipe.needs):
         job.data.parts["train"] = job.data.train.with_labels(None)
     if not {"logits", "features", "answers"} & set(recipe.needs):
         job.teacher = None

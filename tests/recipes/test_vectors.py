@@ -6,12 +6,14 @@ import torch
 
 import limbeck as lb
 from limbeck.errors import ArgumentError
+from limbeck.evaluation import embeddings as e
 from limbeck.recipes import find
 from limbeck.recipes.toy import toy_job
 from limbeck.recipes.toy_embedding import WORDS, ToyEncoder, ToyTokens
 from limbeck.students.encoders import static_encoder
 from limbeck.students.save import load_module
 from limbeck.students.token_rows import begin_at_tokens, token_vectors
+from limbeck.tasks.text import tokenize
 from limbeck.training.execute import Runner
 from toys import losses
 
@@ -103,3 +105,37 @@ def test_fewer_dimensions_are_the_teachers_principal_ones(tmp_path):
     with pytest.raises(ArgumentError, match="has no place for one"):
         lb.distill("dimension_reduction", teacher=teacher, student=ToyEncoder(), data=TEXTS, task="embedding",
                    progress=False)  # fmt: skip
+
+
+def test_a_translation_gets_the_vector_of_its_text():
+    recipe = find("multilingual")
+    job = toy_job(recipe, steps=1)
+    stage = recipe(job, metric="l2", rows="random")
+    batch = job.data.train.batch(stage.source.positions(0))
+    read = {"text": batch.inputs, "translation": batch.extra["translation"]}
+    with torch.no_grad():
+        target = job.teacher.module(**tokenize(job.teacher.module, read["text"]))
+        own = {name: job.student(**tokenize(job.student, texts)) for name, texts in read.items()}
+    expected = sum(float((rows - target).norm(dim=1).mean()) for rows in own.values())
+    runner = Runner(cpu=True)
+    runner.run(stage)
+    assert losses(runner)[0] == pytest.approx(expected, abs=5e-3)
+
+
+def test_a_student_comes_to_read_another_language():
+    other = dict(zip(WORDS, [word[::-1] + "o" for word in WORDS]))
+    rows = [{"source": text, "target": " ".join(other[word] for word in text.split())} for text in TEXTS]
+    teacher = ToyEncoder().eval()
+    options = {"teacher": teacher, "student": "grams:2048", "data": rows, "task": "embedding", "test": 8, "progress": False,
+               "epochs": 40, "learning_rate": 3e-2, "measure": False}  # fmt: skip
+    found = {}
+    for name in ("leaf", "multilingual"):
+        run = lb.distill(name, **options)
+        part = run.data.parts["test"]
+        with torch.no_grad():
+            theirs = teacher(**tokenize(teacher, part.texts)).numpy()
+        found[name] = [e.cosine(run.student.encode(side), theirs) for side in (part.texts, part.translations)]
+    assert min(*found["multilingual"], found["leaf"][0]) > 0.8
+    assert found["leaf"][1] < found["multilingual"][1] - 0.1
+    with pytest.raises(ArgumentError, match="texts and their translations"):
+        lb.distill("multilingual", **options | {"data": TEXTS})

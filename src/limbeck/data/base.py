@@ -184,6 +184,11 @@ class TextPart(Part):
     def gather(self, positions: Tensor) -> list[str]:
         return [self.texts[i] for i in positions.tolist()]
 
+    def take(self, positions: Tensor, name: str) -> TextPart:
+        """Some of the texts, with their labels and ids."""
+        labels = None if self.labels is None else self.labels[positions]
+        return TextPart(name, self.gather(positions), labels, self.ids[positions])
+
 
 class SubsetPart(Part):
     """Some samples of another part, with their ids and labels."""

@@ -25,7 +25,7 @@ def take(part: Part, positions: Tensor, name: str) -> Part:
         chosen = type(part)(name, part.gather_raw(positions), labels, part.ids[positions], part.augmentation)
         return chosen
     if isinstance(part, TextPart):
-        return TextPart(name, part.gather(positions), labels, part.ids[positions])
+        return part.take(positions, name)
     return SubsetPart(part, positions, name)
 
 

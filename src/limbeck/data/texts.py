@@ -15,6 +15,7 @@ from limbeck.data import tables
 from limbeck.data.base import Data, Part, TextPart
 from limbeck.data.language_read import read_splits
 from limbeck.data.splits import Size, amount, cut
+from limbeck.data.translations import SOURCES, TranslatedPart, translated_part, translation_column
 from limbeck.errors import ArgumentError, DataError, nearest
 
 PAIR = {
@@ -53,26 +54,28 @@ class Retrieval:
     warnings: list[str] = field(default_factory=list)
 
 
-def load_texts(spec: Any, *, text: str | None = None, sts: Any = None, retrieval: Any = None, prompts: Any = None,
-               valid: Size = 0, test: Size = 0.02, seed: int = 0, **other: Any) -> Data:  # fmt: skip
+def load_texts(spec: Any, *, text: str | None = None, translation: str | None = None, sts: Any = None,
+               retrieval: Any = None, prompts: Any = None, valid: Size = 0, test: Size = 0.02, seed: int = 0,
+               **other: Any) -> Data:  # fmt: skip
     """Texts from a file, a folder, a list of str, or a mapping from split to these, as `Data` of kind "text".
 
     A text is there once: doubles are left out and counted, and so are empty texts. Its id is a hash of it, so that what was
-    stored of a teacher is found again in other data. `text` names the column. `sts`: pairs with a similarity, a table with
-    sentence1, sentence2, score, or a mapping from name to such. `retrieval`: a folder with tables docs, queries, qrels (BEIR's
-    corpus, queries, qrels/test are known too), or a mapping. `prompts`: what a teacher wants before a "query" and a "document";
-    each text is learnt with each of them. `test`: how many texts are held out.
+    stored of a teacher is found again in other data. `text` names the column, `translation` that of their translations, where
+    there are any ("source" and "target" are found by themselves): then a pair is there once. `sts`: pairs with a similarity, a
+    table with sentence1, sentence2, score, or a mapping from name to such. `retrieval`: a folder with tables docs, queries,
+    qrels (BEIR's corpus, queries, qrels/test are known too), or a mapping. `prompts`: what a teacher wants before a "query" and
+    a "document"; each text is learnt with each of them. `test`: how many texts are held out.
 
     Raises DataError for what cannot be read, ArgumentError for options that mean nothing here.
     """
     for key, value in other.items():
         if value is not None:
             raise ArgumentError(f"{key}={value!r} means nothing for texts that get a vector. Leave it out.")
-    found = {split: _texts(rows, text, _name(spec)) for split, rows in read_splits(spec).items()}
+    found = {split: _texts(rows, text, translation, _name(spec)) for split, rows in read_splits(spec).items()}
     before = _prompts(prompts)
     warnings: list[str] = []
     parts: dict[str, Part] = {}
-    seen: set[str] = set()
+    seen: dict[str, str] = {}
     for split in ("test", "valid", "train"):  # what is held out stays out of training
         if split in found:
             parts[split] = _part(split, found[split], seen, warnings)
@@ -106,31 +109,39 @@ def text_part(name: str, texts: Sequence[str]) -> TextPart:
     return TextPart(name, texts, None, torch.tensor([text_id(text) for text in texts], dtype=torch.int64))
 
 
-def _texts(rows: Sequence[Mapping[str, Any]], column: str | None, name: str) -> list[str]:
+def _texts(
+    rows: Sequence[Mapping[str, Any]], column: str | None, other: str | None, name: str
+) -> list[tuple[str, ...]]:
+    """The texts of the rows, (text,) or (text, translation)."""
     have = list(rows[0])
-    wanted = column or next((known for known in tables.TEXTS if known in have), None)
+    other = translation_column(have, other, name)
+    wanted = column or next((known for known in (*(SOURCES if other else ()), *tables.TEXTS) if known in have), None)
     if wanted is None or wanted not in have:
         raise DataError(
             f"{name} has the columns {', '.join(have)}, and none is called {column or 'text'}: say text=, the column of the "
             f"texts.{nearest(column or 'text', have)}"
         )
-    return ["" if row.get(wanted) is None else str(row[wanted]) for row in rows]
+    columns = [wanted] if other is None else [wanted, other]
+    return [tuple("" if row.get(key) is None else str(row[key]) for key in columns) for row in rows]
 
 
-def _part(split: str, texts: Sequence[str], seen: set[str], warnings: list[str]) -> TextPart:
-    kept, empty = [], 0
-    for text in texts:
-        empty += not text.strip()
-        if text.strip() and text not in seen:
-            seen.add(text)
-            kept.append(text)
+def _part(split: str, texts: Sequence[tuple[str, ...]], seen: dict[str, str], warnings: list[str]) -> TextPart:
+    """What is neither empty nor there before; `seen`: the split of each text."""
+    kept: dict[tuple[str, ...], None] = {}
+    empty = 0
+    for each in texts:
+        blank = not all(text.strip() for text in each)
+        empty += blank
+        if not blank and seen.setdefault(each[0], split) == split:
+            kept[each] = None
     doubles = len(texts) - len(kept) - empty
     for count, what in ((empty, "empty"), (doubles, "there before")):
         if count:
             warnings.append(f"{count} of {len(texts)} texts of {split!r} are {what}; they are left out.")
     if not kept:
         raise DataError(f"No text of {split!r} is left: {empty} are empty, {doubles} were there before.")
-    return text_part(split, kept)
+    translated = all(len(each) == 2 for each in kept)
+    return translated_part(split, list(kept)) if translated else text_part(split, [each[0] for each in kept])  # type: ignore
 
 
 def _prompts(prompts: Any) -> dict[str, str]:
@@ -149,7 +160,12 @@ def _prompted(part: Part, prompts: Mapping[str, str]) -> Part:
     """Each text with each prompt in use."""
     assert isinstance(part, TextPart)
     used = list(dict.fromkeys(prompts.values()))
-    return part if used == [""] else text_part(part.name, [prompt + text for prompt in used for text in part.texts])
+    if used == [""]:
+        return part
+    if isinstance(part, TranslatedPart):
+        pairs = zip(part.texts, part.translations)
+        return translated_part(part.name, [(prompt + a, prompt + b) for a, b in pairs for prompt in used])
+    return text_part(part.name, [prompt + text for prompt in used for text in part.texts])
 
 
 # what vectors are measured on -----------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from torch import nn
 
 from limbeck.errors import ArgumentError, ExportError
 from limbeck.evaluation.cost import bytes_on_disk
+from limbeck.students.encoder_grams import HashedGrams
 from limbeck.students.encoders import SentenceEncoder, StaticEncoder
 from limbeck.students.save import replacing, taught
 
@@ -64,6 +65,11 @@ def _static(module: StaticEncoder, folder: Path) -> list[tuple[str, str]]:
         )
     if module.tokenizer is None:
         raise ArgumentError("This static student has no tokenizer; set module.tokenizer first.")
+    if isinstance(module.tokenizer, HashedGrams):
+        raise ArgumentError(
+            "A static student of hashed words is no folder of sentence-transformers, whose static embedding wants words. It "
+            "leaves as safetensors, which limbeck.export.static reads without torch, or as onnx."
+        )
     place = folder / "0_StaticEmbedding"
     module.tokenizer.save_pretrained(place)
     rows = module.table.weight.detach()[: module.vocabulary].cpu().contiguous()

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from limbeck.errors import ArgumentError, ModelError
+from limbeck.students.encoder_grams import read_tokens
 
-WEIGHTS, CONFIG, TOKENS = "model.safetensors", "config.json", "tokenizer/tokenizer.json"
+WEIGHTS, CONFIG, TOKENS = "model.safetensors", "config.json", "tokenizer"
 BUILDER = "limbeck.students.encoders:static_encoder"
 TYPES = {"F32": np.float32, "F16": np.float16, "I8": np.int8}
 AT_ONCE = 512
@@ -77,9 +78,7 @@ class StaticModel:
     @property
     def tokenizer(self) -> Any:
         if self._tokenizer is None:
-            from tokenizers import Tokenizer
-
-            self._tokenizer = Tokenizer.from_file(str(self.tokens))
+            self._tokenizer = read_tokens(self.tokens)
         return self._tokenizer
 
     def encode(self, texts: Sequence[str], *, prompt: str = "") -> np.ndarray:
@@ -93,8 +92,7 @@ class StaticModel:
         return found
 
     def _vectors(self, texts: list[str]) -> np.ndarray:
-        rows = [encoding.ids or [self.vocabulary + 1] for encoding in self.tokenizer.encode_batch_fast(
-            texts, add_special_tokens=False)]  # fmt: skip
+        rows = self.tokenizer(texts)["input_ids"]
         total, count = self._sums("table", rows)
         if self.pairs:
             more, pairs = self._sums("pair_table", list(self._pair_rows(rows)))

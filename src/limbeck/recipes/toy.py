@@ -34,9 +34,11 @@ def toy_job(recipe: Recipe | None = None, **settings: Any) -> Job:
         return Job(task, tokens, small, ModuleTeacher(large), given,
                    evaluation=lambda module: task.measure(module, valid)["scores"])  # fmt: skip
     if task.name == "embedding":
-        from limbeck.recipes.toy_embedding import embedding_toy
+        from limbeck.recipes.toy_embedding import embedding_toy, words_toy
 
-        return Job(task, *embedding_toy(), given)  # type: ignore[arg-type]
+        worded = recipe is not None and recipe.function.__module__.endswith(".words")
+        translated = recipe is not None and "translations" in recipe.needs
+        return Job(task, *(words_toy() if worded else embedding_toy(translated=translated)), given)  # type: ignore
     if task.name == "ranking":
         from limbeck.recipes.toy_embedding import ranking_toy
 

@@ -9,11 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from limbeck._optional import need
 from limbeck.data.base import Data, Part
 from limbeck.data.rankings import RankingPart
 from limbeck.data.texts import text_part
+from limbeck.data.translations import translated_part
+from limbeck.students.bert import bert_config
 from limbeck.students.declare import seeded
-from limbeck.students.encoders import StaticEncoder
+from limbeck.students.encoders import SentenceEncoder, StaticEncoder, around
 from limbeck.students.rankers import Ranker, VectorRanker
 from limbeck.teachers.base import ModuleTeacher
 
@@ -50,21 +53,25 @@ class ToyEncoder(nn.Module):
         return F.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1)
 
 
-def embedding_toy(width: int = 12) -> tuple[Data, StaticEncoder, ModuleTeacher]:
-    """48 texts, a static student with random rows, and its teacher."""
+def embedding_toy(width: int = 12, translated: bool = False) -> tuple[Data, StaticEncoder, ModuleTeacher]:
+    """48 texts, a static student with random rows, and its teacher; `translated` into a language that calls words otherwise."""
     draw = torch.Generator().manual_seed(0)
     texts: list[str] = []
     while len(texts) < 48:
         length = int(torch.randint(2, 7, (), generator=draw))
         text = " ".join(WORDS[i] for i in torch.randint(len(WORDS), (length,), generator=draw).tolist())
         texts += [text] * (text not in texts)
-    parts = {"train": text_part("train", texts[:40]), "test": text_part("test", texts[40:])}
+    parts: dict[str, Part] = {"train": text_part("train", texts[:40]), "test": text_part("test", texts[40:])}
+    if translated:
+        other = dict(zip(WORDS, WORDS[1:] + WORDS[:1]))
+        pairs = [(text, " ".join(other[word] for word in text.split())) for text in texts]
+        parts = {"train": translated_part("train", pairs[:40]), "test": translated_part("test", pairs[40:])}
     about = {"prompts": {"query": "", "document": ""}}
     with seeded(0):
         teacher, student = ToyEncoder(width), StaticEncoder(ToyTokens.size, width, width)
     student.tokenizer = ToyTokens()
     student.limbeck_fresh = True  # type: ignore[assignment]
-    return Data("toy", "text", parts, "none", about=about), student, ModuleTeacher(teacher.eval())  # type: ignore[arg-type]
+    return Data("toy", "text", parts, "none", about=about), student, ModuleTeacher(teacher.eval())
 
 
 def ranking_toy() -> tuple[Data, Ranker, ModuleTeacher]:
@@ -79,3 +86,33 @@ def ranking_toy() -> tuple[Data, Ranker, ModuleTeacher]:
     for module in (student, teacher):
         module.encoder.tokenizer = ToyTokens()
     return Data("toy", "text", parts, "none"), student, ModuleTeacher(teacher.eval())
+
+
+def words_toy() -> tuple[Data, SentenceEncoder, ModuleTeacher]:
+    """The same texts, a small BERT whose tokenizer splits most words in two, and its copy as a student. Needs `language`."""
+    tokenizers, transformers = need("tokenizers", "language"), need("transformers", "language")
+    pieces = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        *(word[:2] for word in WORDS),
+        *(f"##{word[2:]}" for word in WORDS if word[2:]),
+    ]
+    known = {piece: number for number, piece in enumerate(dict.fromkeys(pieces))}
+    made = tokenizers.Tokenizer(tokenizers.models.WordPiece(known, unk_token="[UNK]"))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    ends = [("[CLS]", 2), ("[SEP]", 3)]
+    made.post_processor = tokenizers.processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=made, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
+    )
+    config = bert_config(tokenizer, layers=2, width=16, heads=2, ffn=32, max_length=32, dropout=0.0)
+    config.initializer_range = 0.3
+    models = []
+    for _ in range(2):
+        with seeded(0):
+            body = transformers.BertModel(config, add_pooling_layer=False)
+        body.tokenizer = tokenizer
+        models.append(around(body.eval()))
+    return embedding_toy()[0], models[0], ModuleTeacher(models[1].eval())

@@ -23,7 +23,7 @@ from limbeck._optional import need
 from limbeck.errors import ArgumentError, ModelError, nearest
 from limbeck.students.bert import bert_config
 from limbeck.students.declare import builder, seeded, share, whole
-from limbeck.students.encoders import static
+from limbeck.students.encoders import grams, static
 from limbeck.students.fill import begin_at_values, complete, example_of
 from limbeck.students.language import text_decoder
 from limbeck.students.nets import ResNet, TextBag, WideResNet, conv3x3, initialise
@@ -151,6 +151,7 @@ SHORT: dict[str, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
     "encoder": (text_encoder, ("layers", "width", "heads")),
     "decoder": (text_decoder, ("layers", "width", "heads")),
     "static": (static, ("width", "pairs")),
+    "grams": (grams, ("buckets", "width")),
     "ranker": (ranker, ("kind", "encoder", "width", "scale")),
     "timm": (timm_model, ("name",)),
 }
@@ -158,8 +159,8 @@ CUTS = ("depth", "width", "heads", "hidden")  # the arguments of shrink
 FORMS = (
     "'mlp:64,32' or 'mlp(hidden=[64,32])' (rows, images), 'cnn:16', 'resnet:20', 'wide_resnet:16,2', 'timm:NAME' "
     "(images), 'bag', 'encoder:2,128' (texts), 'decoder:2,128' (language models), "
-    "'static', 'static:128' (vectors of texts), 'ranker:dot,FOLDER' (scores), 'shrink(depth=2,width=0.5,heads=2)' (cut from "
-    "the teacher), or a folder or hub name of a model"
+    "'static', 'static:128', 'grams' (vectors of texts), 'ranker:dot,FOLDER' (scores), 'shrink(depth=2,width=0.5,heads=2)' "
+    "(cut from the teacher), or a folder or hub name of a model"
 )
 
 

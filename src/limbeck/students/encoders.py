@@ -22,6 +22,7 @@ from limbeck.errors import ArgumentError, nearest
 from limbeck.evaluation.modes import evaluating
 from limbeck.students.bert import bert_config
 from limbeck.students.declare import builder, whole
+from limbeck.students.encoder_grams import HashedGrams, read_tokens
 from limbeck.students.encoder_tokens import PlainTokens
 
 POOLINGS = ("mean", "cls", "last")
@@ -145,10 +146,10 @@ class StaticEncoder(Encoder):
         self.table = _rows(vocabulary + 2, width, vocabulary)
         self.pair_table = _rows(pairs + 1, width, pairs) if pairs else None
         self.projection = nn.Linear(width, outputs) if width != outputs else None
-        self._tokens: PlainTokens | None = None
+        self._tokens: PlainTokens | HashedGrams | None = None
 
     @property
-    def tokenizer(self) -> PlainTokens | None:  # type: ignore[override]
+    def tokenizer(self) -> PlainTokens | HashedGrams | None:  # type: ignore[override]
         return self._tokens
 
     @tokenizer.setter
@@ -160,9 +161,9 @@ class StaticEncoder(Encoder):
             )
         self._tokens = tokens
 
-    def read_tokenizer(self, folder: str) -> PlainTokens:
+    def read_tokenizer(self, folder: str) -> PlainTokens | HashedGrams:
         """The tokenizer that lies beside saved weights."""
-        return PlainTokens.read(folder)
+        return read_tokens(folder)
 
     def pair_rows(self, input_ids: Tensor) -> Tensor:
         """The row of each token's pair with the next token, [batch, tokens - 1]; padding where either is padding."""
@@ -225,6 +226,21 @@ def static(outputs: int, tokenizer: Any, width: int | None = None, pairs: int = 
     tokens = PlainTokens.of(tokenizer)
     module = static_encoder(tokens.size, outputs, width or outputs, pairs)
     module.tokenizer = tokens
+    module.limbeck_fresh = True  # type: ignore[assignment]
+    return module
+
+
+def grams(
+    outputs: int, buckets: int = 2**17, width: int | None = None, shortest: int = 3, longest: int = 5
+) -> StaticEncoder:
+    """A static student without a vocabulary: `buckets` rows for hashed words and their runs of `shortest` to `longest` letters.
+
+    It reads any language with words (see `HashedGrams`). `width` as in `static`.
+    """
+    if whole("longest", longest) < whole("shortest", shortest):
+        raise ArgumentError(f"longest={longest} is less than shortest={shortest}.")
+    module = static_encoder(whole("buckets", buckets, 2), outputs, width or outputs)
+    module.tokenizer = HashedGrams(buckets, shortest, longest)
     module.limbeck_fresh = True  # type: ignore[assignment]
     return module
 

@@ -19,6 +19,7 @@ READS = {
     "bag": "text",
     "encoder": "text",
     "static": "text",
+    "grams": "text",
     "decoder": "tokens",
 }  # the kind of data of students that read words
 

@@ -153,10 +153,12 @@ class Job:
 
         `a`: of their weights, see `limbeck.students.token_rows.rarity`.
         """
+        from limbeck.students.encoder_grams import HashedGrams
         from limbeck.students.encoders import StaticEncoder
         from limbeck.teachers.once import token_vectors_once
 
         able = isinstance(self.student, StaticEncoder) and isinstance(self.teacher, ModuleTeacher)
+        able = able and not isinstance(self.student.tokenizer, HashedGrams)
         if rows == "teacher" and not able:
             raise ArgumentError(
                 "Only a static student begins at its teacher's tokens, and only of a teacher that is a module: student=static."

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from limbeck import objectives as o
 from limbeck.recipes.registry import recipe
 
 if TYPE_CHECKING:
+    from limbeck.data.base import Batch, Inputs
+    from limbeck.objectives.formula import Formula
+    from limbeck.signals.step import Step
     from limbeck.training.job import Job
     from limbeck.training.stage import Stage
 
 Rows = Literal["auto", "teacher", "random"]
-METRICS = {"mse": "feature_mse", "l2": "euclidean_distance", "cosine": "cosine_distance"}  # of the objectives
+Metric = Literal["mse", "l2", "cosine"]
 
 
 @recipe(paper="LEAF: Knowledge Distillation of Text Embedding Models with Teacher-Aligned Representations", year=2025,
@@ -31,9 +35,13 @@ def leaf(job: Job, rows: Rows = "auto", store: str | None = None) -> Stage:
     return job.stage(o.squared_distance().on("embedding"), teacher=job.stored("embedding", at=store))
 
 
+def _distance(metric: Metric) -> Formula:
+    return {"mse": o.feature_mse, "l2": o.euclidean_distance, "cosine": o.cosine_distance}[metric]()
+
+
 @recipe(paper="Making Monolingual Sentence Embeddings Multilingual using Knowledge Distillation", year=2020,
         field="embeddings", needs=("logits",), tasks=("embedding",))  # fmt: skip
-def embedding_mse(job: Job, metric: Literal["mse", "l2", "cosine"] = "mse", rows: Rows = "auto",
+def embedding_mse(job: Job, metric: Metric = "mse", rows: Rows = "auto",
                   store: str | None = None) -> Stage:  # fmt: skip
     """Give a text the teacher's vector, by one of the losses that are usual for it.
 
@@ -45,4 +53,26 @@ def embedding_mse(job: Job, metric: Literal["mse", "l2", "cosine"] = "mse", rows
     clipped gradient and weight decay do. `rows` and `store` are those of `leaf`.
     """
     job.begin_rows(rows)
-    return job.stage(getattr(o, METRICS[metric])().on("embedding"), teacher=job.stored("embedding", at=store))
+    return job.stage(_distance(metric).on("embedding"), teacher=job.stored("embedding", at=store))
+
+
+@recipe(paper="Making Monolingual Sentence Embeddings Multilingual using Knowledge Distillation", year=2020,
+        field="embeddings", needs=("logits", "translations"), tasks=("embedding",))  # fmt: skip
+def multilingual(job: Job, metric: Metric = "mse", rows: Rows = "auto",
+                 store: str | None = None) -> Stage:  # fmt: skip
+    """Give a text and its translation one vector, the teacher's of the text, so that languages come to lie in its space.
+
+    limbeck distill multilingual teacher=... student=grams data=pairs.jsonl text=source translation=target
+
+    The sum of two losses, student(text) and student(translation) against teacher(text): the teacher need not know the other
+    language (Reimers and Gurevych, 2020, whose student is a pretrained multilingual Transformer). `student`: anything that
+    reads both languages, such as "grams", hashed words and letters. `metric`, `rows` and `store` are those of `embedding_mse`;
+    the teacher reads each text once, and no translation.
+    """
+
+    def translation(batch: Batch, step: Step) -> Inputs:
+        return job.task.view(replace(batch, inputs=batch.extra["translation"]), job.student, "student")
+
+    job.begin_rows(rows)
+    both = _distance(metric).on("embedding") + _distance(metric).on("self/translation:embedding", "embedding")
+    return job.stage(both, teacher=job.stored("embedding", at=store), views={"student/translation": translation})
