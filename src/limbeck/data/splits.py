@@ -20,12 +20,9 @@ def take(part: Part, positions: Tensor, name: str) -> Part:
     own = getattr(part, "take", None)
     if own is not None:
         return own(positions, name)
-    labels = None if part.labels is None else part.labels[positions]
     if isinstance(part, TensorPart):
-        chosen = type(part)(name, part.gather_raw(positions), labels, part.ids[positions], part.augmentation)
-        return chosen
-    if isinstance(part, TextPart):
-        return part.take(positions, name)
+        labels = None if part.labels is None else part.labels[positions]
+        return type(part)(name, part.gather_raw(positions), labels, part.ids[positions], part.augmentation)
     return SubsetPart(part, positions, name)
 
 
