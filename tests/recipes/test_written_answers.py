@@ -96,6 +96,12 @@ def test_a_stored_teacher_cannot_follow_what_is_not_written_yet():
         find("gkd")(job)
 
 
+@pytest.mark.parametrize(("name", "share"), [("gkd", 3.0), ("gkd", -0.5), ("tsd_kd", 1.5)])
+def test_a_share_of_batches_is_a_share(name, share):
+    with pytest.raises(ArgumentError, match=rf"lmbda={share:g}: expected a share from 0 to 1"):
+        find(name)(toy_job(find(name)), lmbda=share)
+
+
 def sums(count=24):
     return [{"prompt": f"{a}+{a + 1}=", "response": f"{2 * a + 1}"} for a in range(1, count + 1)]
 

@@ -22,6 +22,9 @@ def written(job: Job, max_new_tokens: int, temperature: float, **options: Any) -
     from limbeck.signals.step import derive
     from limbeck.training.on_policy import OnPolicy
 
+    share = options.get("student")
+    if isinstance(share, int | float) and not 0 <= share <= 1:
+        raise ArgumentError(f"lmbda={share:g}: expected a share from 0 to 1, of the batches that the student writes.")
     assert job.teacher is not None
     if job.teacher.stored:
         raise ArgumentError(
