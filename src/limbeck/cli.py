@@ -209,6 +209,11 @@ def _show_dry_run(found: dict[str, Any]) -> None:
             table.add_row(f"parameters of {name}", ", ".join(f"{key} {value}" for key, value in group.items()))
     for name, count in found["samples"].items():
         table.add_row(f"samples, {name}", f"{count:,}")
+    for name, each in found.get("texts", {}).items():
+        if length := each.get("length"):
+            lengths = f"p50 {length['p50']:,}, p95 {length['p95']:,}, longest {length['max']:,}"
+            lost = f"{each.get('cut', 0):.1%} cut, {each['left_out']:,} left out"
+            table.add_row(f"tokens of a text, {name}", f"{lengths}; {lost}")
     table.add_row(
         "steps", f"{found['steps']} at {found['seconds_per_step'] * 1000:.1f} ms, {found['trainings']} training(s)"
     )

@@ -105,6 +105,9 @@ def test_a_run_without_a_length_has_2000_steps_and_a_dry_run_says_so(tmp_path):
     assert found["steps"] == 2000
     assert found["samples"].keys() == {"valid"}
     assert "a stream of 1 files" in found["stage"]["source"]
+    assert (
+        found["texts"]["valid"]["length"].keys() == {"p50", "p95", "max"} and found["texts"]["valid"]["left_out"] == 0
+    )
 
 
 def test_the_report_counts_what_is_known(tmp_path):

@@ -62,8 +62,17 @@ def rehearse(plan: Plan, job: Job, times: int = 1) -> dict[str, Any]:
         "samples": {name.removeprefix("train, "): count for name, count in sample_counts(job.data).items()},
         "steps": loop.total, "seconds_per_step": round(seconds, 6), "trainings": times,
         "estimated_seconds": None if loop.total is None else round(seconds * loop.total * times, 1),
-        "estimated_bytes": needed,
+        "estimated_bytes": needed, **_texts(job),
     }  # fmt: skip
+
+
+def _texts(job: Job) -> dict[str, Any]:
+    """Lengths of texts in tokens, what was cut and what was left out, of each part; nothing where data are no texts."""
+    about = job.data.about
+    if not (found := about.get("statistics")):
+        return {}
+    left = about.get("left_out") or {}
+    return {"texts": {part: {**each, "left_out": sum((left.get(part) or {}).values())} for part, each in found.items()}}
 
 
 def _bytes(tensors: Iterable[torch.Tensor]) -> int:
