@@ -258,9 +258,12 @@ def test_samples_without_anything_to_predict_are_left_out_counted_and_named():
         "train"
     ] == {"the response alone has 8 tokens or more": 1}
     with pytest.raises(
-        DataError, match=r"None of the 5 samples of 'train' has anything to predict: the response is empty \(4\)"
+        DataError,
+        match=r"None of the 5 samples of 'train' has anything to predict: the response is empty .*Fill the responses",
     ):
         load(records[1:], length=8)
-    with pytest.raises(DataError, match="the prompt alone has 9 tokens or more"):
+    with pytest.raises(DataError, match=r"the prompt alone has 9 tokens or more \(1\)\. Raise length="):
         load([CHAT[:2]], make_tokenizer(CHATML), length=9)
+    with pytest.raises(DataError, match=r"nobody answers in the chat \(1\)\. Expected messages with 'role'"):
+        load([[{"role": "human", "content": "a"}, {"role": "gpt", "content": "b"}]], make_tokenizer(CHATML))
     assert load([" ", "a"]).about["left_out"]["train"] == {"the text is empty": 1}

@@ -62,11 +62,15 @@ def test_folders_with_files_of_the_splits(tmp_path):
     [
         ([{"txt": "a"}], {}, "has the columns txt. Expected text; prompt and response"),
         ([{"text": "a"}], {"text": "texts"}, r"has no column 'texts' \(text=\). Did you mean 'text'"),
-        ([{"prompt": "a"}], {}, "has the columns prompt"),
+        (
+            [{"prompt": "a", "id": 1}],
+            {},
+            r"has prompts \(prompt\) and no responses: it has the columns prompt, id.*response=",
+        ),
         ([{"prompt": CHAT[:1], "response": "b"}], {"template": "plain"}, "no chat template"),
         ([{"prompt": {"a": 1}, "response": "b"}], {}, "The sample 0: its prompt is of type dict"),
         ([{"text": "a"}, "b"], {}, "A list of dict, str: expected texts, dicts"),
-        ([], {}, "The part 'train' of the list is empty"),
+        ([], {}, "The part 'train' of the list is empty: there is no record in it"),
         ({"valid": ["a"]}, {}, "has no training part"),
         ({"trian": ["a"]}, {}, "called 'trian'. Did you mean 'train'"),
         (7, {}, "type int: expected a file"),

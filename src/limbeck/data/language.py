@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -124,6 +124,17 @@ def load_language_data(spec: Any, tokenizer: Any, *, length: int | None = None, 
     return Data(_short(spec), "tokens", parts, "none", about=about, tokenizer=tokenizer, teacher_tokenizer=teacher)
 
 
+def _way_out(left_out: Mapping[str, int]) -> str:
+    """What may help where nothing is left to learn, by the commonest reason."""
+    reason = max(left_out, key=lambda name: left_out[name], default="")
+    ways = {
+        "the prompt alone": "Raise length=, or cut prompts with long='start'",
+        "the response is empty": "Fill the responses, or name their column: response=",
+        "nobody answers": "Expected messages with 'role' (user, assistant, ...) and 'content', some of an assistant",
+    }
+    return next((f" {way}." for start, way in ways.items() if reason.startswith(start)), "")
+
+
 @dataclass
 class Builder:
     """Parts from records, split by split, with what there is to say about them."""
@@ -153,7 +164,8 @@ class Builder:
         left_out = +left_out
         why = "; ".join(f"{reason} ({count})" for reason, count in left_out.most_common())
         if not documents:
-            raise DataError(f"None of the {len(records)} samples of {split!r} has anything to predict: {why}.")
+            nothing = f"None of the {len(records)} samples of {split!r} has anything to predict: {why}."
+            raise DataError(nothing + _way_out(left_out))
         if left_out:
             self.warnings.append(f"{left_out.total()} of {len(records)} samples of {split!r} were left out: {why}.")
         if cut:

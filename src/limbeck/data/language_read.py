@@ -67,6 +67,12 @@ def find_fields(columns: Iterable[str], name: str, **named: str | None) -> Field
         if all(found.values()):
             extra = {"prompt": prompt} if kind == "preference" else {"context": context} if kind == "pair" else {}
             return Fields(kind, {role: column for role, column in {**found, **extra}.items() if column})
+    if prompt and have and asked <= {"prompt"}:
+        raise DataError(
+            f"{name} has prompts ({prompt}) and no responses: it has the columns {', '.join(have)}. Training and validation "
+            "need a response to each prompt: add a column response, or name the one that holds it: response=. Where only "
+            "a text is meant: text=COLUMN."
+        )
     raise DataError(
         f"{name} has the columns {', '.join(have) or 'none'}. Expected text; prompt and response (or question and answer, "
         "instruction and output); messages; or prompt, chosen and rejected. Name them: text=, prompt=, response=, messages=."
@@ -106,7 +112,9 @@ def _checked(splits: dict[str, list[Record]], name: str) -> dict[str, list[Recor
         raise DataError(f"{name} has no training part, only {sorted(splits)}.")
     for split, records in splits.items():
         if not records:
-            raise DataError(f"The part {split!r} of {name} is empty.")
+            raise DataError(
+                f"The part {split!r} of {name} is empty: there is no record in it. Look at the file, or give another data=."
+            )
     return splits
 
 
