@@ -19,8 +19,8 @@ def margin_mse(job: Job) -> Stage:
 
     limbeck distill margin_mse teacher=scores student=ranker:dot,FOLDER data=triples.jsonl
 
-    Mean over negatives of ((s+ - s-) - (t+ - t-))^2 (Hofstaetter et al., 2020); no temperature, no label beside it. Scores of
-    several teachers are standardised each before they are averaged (`limbeck.evaluation.embeddings.standardized`).
+    Mean over negatives of ((s+ - s-) - (t+ - t-))^2 (Hofstaetter et al., 2020); no temperature, no label beside it. Where
+    several teachers' scores are averaged into the data's, standardise each first (`evaluation.embeddings.standardized`).
     """
     return job.stage(o.margin_mse().on("scores"))
 
