@@ -100,7 +100,7 @@ def distill(recipe: Any = None, *, teacher: Any = None, student: Any = None, dat
                        oracle=oracle, teacher_precision=teacher_precision, **options)  # fmt: skip
     job = prepared.job
     for format in exports:
-        job.task.check_export(format)
+        job.task.check_export(format, job.student)
     count = generate if measure or generate is not None else 0
     writing = _writing(job, count, checker if checker is not None else prepared.checker)
     asked = {"seeds": seeds, "baseline": baseline, "generate": generate}

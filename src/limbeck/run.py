@@ -64,7 +64,7 @@ class Run:
         show(self.record)
 
     def export(self, path: str | Path | None = None, format: str | None = None, **options: Any) -> Record:
-        """Export the student ("onnx", "onnx-int8", "safetensors"; by default what the path's ending says).
+        """Export the student ("onnx", "onnx-int8", "safetensors", ...; by default what the path's ending says).
 
         Outputs are compared with torch on real inputs; a difference above the tolerance is an ExportError. The record
         (file, bytes, largest difference, scores, latency) is added to the report.

@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import transformers
 
 import limbeck as lb
 from embedding_toys import TEXTS, encoder, make_tokenizer, same
@@ -15,9 +16,10 @@ from limbeck.errors import ArgumentError, ModelError
 from limbeck.evaluation.embeddings import cosine
 from limbeck.export import OnnxModel, export_model
 from limbeck.export.static import load_static
-from limbeck.students.encoders import static
+from limbeck.students.encoders import around, static
 from limbeck.students.save import load_module, save_model
 from limbeck.tasks import resolve
+from limbeck.tasks.text import tokenize
 from limbeck.teachers.load_encoders import read_encoder
 
 SOME = [*TEXTS[:5], "", "one", "?? !!", "nine " * 40]
@@ -26,7 +28,7 @@ SOME = [*TEXTS[:5], "", "one", "?? !!", "nine " * 40]
 def small(width=16, pairs=0, normalize=True, seed=0):
     torch.manual_seed(seed)
     module = static(16, make_tokenizer(), width, pairs)
-    module.normalize = module.limbeck_spec["arguments"]["normalize"] = normalize
+    module.normalize = normalize
     return module.eval()
 
 
@@ -102,7 +104,7 @@ def test_pairs_are_no_folder_for_others(tmp_path):
             small(pairs=8), tmp_path / "st", resolve("embedding"), load_texts(TEXTS), format="sentence-transformers"
         )
     assert not (tmp_path / "st").exists()
-    with pytest.raises(ArgumentError, match="not exported as"):
+    with pytest.raises(ArgumentError, match="leave as static-int8"):
         export_model(small(), tmp_path / "x", resolve("embedding"), load_texts(TEXTS), format="onnx-int8")
 
 
@@ -124,19 +126,112 @@ def test_saved_and_loaded_it_is_the_same_to_the_last_bit(make, tmp_path):
     loaded = load_module(tmp_path / "s")
     np.testing.assert_array_equal(loaded.encode(SOME), module.encode(SOME))
     assert type(loaded) is type(module)
+    state = loaded.state_dict()
+    assert all(torch.equal(value, state.pop(name)) for name, value in module.state_dict().items())
+    assert not state
+    texts = [text for text in SOME if text]
+    assert loaded.tokenizer(texts)["input_ids"] == module.tokenizer(texts)["input_ids"]
+    assert loaded.tokenizer.get_vocab() == module.tokenizer.get_vocab()
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_texts_of_like_length_are_read_together(side):
-    """Without gradient a batch is read in groups; the vectors are those of the whole batch at once."""
-    module = encoder(side=side)
+    """Without gradient a batch is read in groups; the vectors are those of each text alone. A tap sees the whole batch."""
+    module, task = encoder(side=side), resolve("embedding")
     texts = [" ".join(["one", "two", "three"] * (1 + number % 7)) for number in range(70)]
-    from limbeck.tasks.text import tokenize
-
     inputs = tokenize(module, texts, None)
+    assert bool((inputs["attention_mask"][:, 0] == 0).any()) == (side == "left")
     with torch.no_grad():
-        grouped = module(**inputs)
-    same(grouped, module(**inputs).detach(), 1e-5)
+        alone = torch.cat([module(**tokenize(module, [text], None)) for text in texts])
+        same(module(**inputs), alone)
+        same(task.read(module, inputs, ["embedding"])["embedding"], alone)
+        read = task.read(module, inputs, ["embedding", "body.encoder.layer.0"])
+    same(read["embedding"], alone)
+    assert read["body.encoder.layer.0"].shape == (70, inputs["input_ids"].shape[1], 16)
+    same(module.encode(texts), alone)
+
+
+def test_padding_on_the_left_does_not_move_positions_that_begin_elsewhere():
+    """RoBERTa counts positions from its padding id on."""
+    found = []
+    for side in ("right", "left"):
+        config = transformers.RobertaConfig(
+            vocab_size=40, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+            max_position_embeddings=40, initializer_range=0.3, pad_token_id=0,
+        )  # fmt: skip
+        torch.manual_seed(0)
+        body = transformers.RobertaModel(config, add_pooling_layer=False).eval()
+        body.tokenizer = make_tokenizer(side)
+        found.append(around(body).eval().encode(["one", "one two three four"]))
+    same(found[1], found[0])
+
+
+@pytest.mark.parametrize("kind", ["body", "static"])
+def test_what_is_set_later_is_saved_too(kind, tmp_path):
+    module = encoder() if kind == "body" else static(16, make_tokenizer())
+    module.normalize = False
+    if kind == "body":
+        module.max_length, module.pooling = 5, "cls"
+    save_model(module, tmp_path / "s", task="embedding")
+    np.testing.assert_array_equal(load_module(tmp_path / "s").encode(SOME), module.encode(SOME))
+    if kind == "static":
+        assert not np.allclose(np.linalg.norm(load_static(tmp_path / "s").encode(["one two"]), axis=1), 1)
+
+
+def test_tables_in_half_precision_are_read(tmp_path):
+    for number, dtype in enumerate((torch.bfloat16, torch.float16)):
+        module = small(6, 64).to(dtype)
+        save_model(module, tmp_path / str(number), task="embedding")
+        same(load_static(tmp_path / str(number)).encode(SOME), module.float().encode(SOME), 1e-6)
+
+
+def test_texts_without_tokens_are_zeros_in_sentence_transformers(tmp_path):
+    library = pytest.importorskip("sentence_transformers")
+    data = load_texts({"train": TEXTS, "test": ["?? !!", "one"]})
+    export_model(small(), tmp_path / "st", resolve("embedding"), data, format="sentence-transformers")
+    expected = library.SentenceTransformer(str(tmp_path / "st"), device="cpu").encode(["?? !!"])
+    assert not expected.any()
+    np.testing.assert_array_equal(read_encoder(str(tmp_path / "st")).encode(["?? !!"]), expected)
+    with pytest.raises(ModelError, match="exported for others to read"):
+        load_module(tmp_path / "st")
+
+
+def test_encoders_leave_in_8_bits(tmp_path):
+    task, data = resolve("embedding"), load_texts(TEXTS)
+    module = encoder()
+    found = export_model(module, tmp_path / "student.int8.onnx", task, data, seconds=0.01)
+    assert found["kind"] == "dynamic"
+    inputs = tokenize(module, TEXTS, None)
+    assert cosine(OnnxModel(tmp_path / "student.int8.onnx")(inputs).numpy(), module.encode(TEXTS)) > 0.999
+
+
+@pytest.mark.parametrize(("pairs", "format", "match"), [
+    (64, "sentence-transformers", "table of pairs"), (0, "onnx-int8", "leave as static-int8"),
+])  # fmt: skip
+def test_a_form_that_does_not_fit_is_refused_before_training(pairs, format, match, tmp_path):
+    with pytest.raises(ArgumentError, match=match):
+        lb.distill("leaf", task="embedding", teacher=encoder(), student=small(pairs=pairs), data=TEXTS, test=8, progress=False,
+                   out=tmp_path / "run", export=format)  # fmt: skip
+    assert not (tmp_path / "run" / "report.json").exists()
+
+
+def test_models_of_sentence_transformers_as_objects(tmp_path):
+    """Their own length counts; a static one is asked for by its folder."""
+    library = pytest.importorskip("sentence_transformers")
+    task, texts = resolve("embedding"), ["one two three four five six seven", "two", "nine one " * 9]
+    data = load_texts(texts, test=0)
+    for name, module in (("st", encoder()), ("static", small())):
+        export_model(module, tmp_path / name, task, load_texts(TEXTS), format="sentence-transformers")
+    teacher = library.SentenceTransformer(str(tmp_path / "st"), device="cpu")
+    teacher.max_seq_length = 5
+    inputs = task.view(data.train.batch(torch.arange(3)), teacher, "teacher")
+    assert inputs["input_ids"].shape == (3, 5)
+    assert inputs["input_ids"].device == teacher.device
+    with torch.no_grad():
+        found = task.read(teacher, inputs, ["embedding"])["embedding"]
+    same(found, teacher.encode(texts))
+    with pytest.raises(ModelError, match="static model of sentence-transformers"):
+        task.probe(data, library.SentenceTransformer(str(tmp_path / "static"), device="cpu"), "teacher")
 
 
 def test_an_encoder_of_sentence_transformers_teaches(tmp_path):

@@ -47,7 +47,7 @@ def export_model(
     out = Path(out)
     format = _format(out, format)
     if task is not None:
-        task.check_export(format)
+        task.check_export(format, module)
     if isinstance(tolerance, bool) or not isinstance(tolerance, int | float) or not tolerance >= 0:
         raise ArgumentError(f"tolerance={tolerance!r}: expected a number of 0 or more.")
     samples = _scored(data)
@@ -85,13 +85,16 @@ def _folder(module: nn.Module, out: Path, format: str, samples: Part | None, tol
     texts = [] if samples is None else list(samples.gather(torch.arange(min(64, len(samples)))))
     if not texts or not isinstance(texts[0], str):
         raise ArgumentError(f"Exporting as {format!r} compares vectors of texts: give task= and data= of texts.")
+    from limbeck.tasks.embedding import Embedding
+
+    Embedding().check_export(format, module)  # also of a module that is exported without its task
     if format == "static-int8":
         from limbeck.export.static_bytes import export_bytes
 
-        return export_bytes(module, out, texts)
+        return export_bytes(module, out, texts)  # type: ignore[arg-type]
     from limbeck.export.sentence_folder import export_sentence_folder
 
-    return export_sentence_folder(module, out, texts, tolerance)
+    return export_sentence_folder(module, out, texts, tolerance)  # type: ignore[arg-type]
 
 
 def _format(out: Path, format: str | None) -> str:

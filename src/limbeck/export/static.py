@@ -22,7 +22,7 @@ from limbeck.students.encoder_grams import read_tokens
 
 WEIGHTS, CONFIG, TOKENS = "model.safetensors", "config.json", "tokenizer"
 BUILDER = "limbeck.students.encoders:static_encoder"
-TYPES = {"F32": np.float32, "F16": np.float16, "I8": np.int8}
+TYPES = {"F32": np.float32, "F16": np.float16, "I8": np.int8, "BF16": np.uint16}  # the upper half of a float32
 AT_ONCE = 512
 
 
@@ -65,6 +65,13 @@ def mapped(file: Path) -> dict[str, np.ndarray]:
         raise ModelError(f"{file} cannot be read: {error}") from error
 
 
+def floats(values: np.ndarray) -> np.ndarray:
+    """What was read, as float32."""
+    if values.dtype == TYPES["BF16"]:
+        return (values.astype(np.uint32) << 16).view(np.float32)
+    return values.astype(np.float32, copy=False)
+
+
 class StaticModel:
     """What `load_static` gives. `width`: of the vectors. `limbeck_teacher`: the hash of the teacher, for an index."""
 
@@ -99,7 +106,8 @@ class StaticModel:
             total, count = total + more, count + pairs
         vectors = total / count[:, None]
         if "projection.weight" in self.arrays:
-            vectors = vectors @ self.arrays["projection.weight"].T + self.arrays["projection.bias"]
+            weight, bias = (floats(self.arrays[f"projection.{name}"]) for name in ("weight", "bias"))
+            vectors = vectors @ weight.T + bias
         if self.arguments["normalize"]:
             vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         return vectors
@@ -115,7 +123,9 @@ class StaticModel:
         ids = np.fromiter(chain.from_iterable(rows), dtype=np.int64, count=int(count.sum()))
         total = np.zeros((len(rows), table.shape[1]), dtype=np.float32)
         if len(ids):
-            picked = table[ids] if scale is None else table[ids] * scale[ids, None]
+            picked = floats(table[ids])
+            if scale is not None:
+                picked *= scale[ids, None]
             some = np.flatnonzero(count)  # reduceat would give a text without rows the next one's
             total[some] = np.add.reduceat(picked, (count.cumsum() - count)[some], axis=0, dtype=np.float32)
         return total, count

@@ -38,6 +38,12 @@ class Encoder(nn.Module):
     projection: nn.Linear | None
     max_length: int | None = None
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        arguments = self.__dict__.get("limbeck_spec", {"arguments": {}})["arguments"]
+        if name in ("normalize", "pooling", "max_length") and name in arguments:
+            arguments[name] = value  # what is set later is saved too
+
     def encode(self, texts: Sequence[str], *, batch_size: int = 512, prompt: str = "",
                progress: Callable[[int, int], None] | None = None) -> np.ndarray:  # fmt: skip
         """The vectors of texts, [texts, width] float32, where the module lies, without gradient.
@@ -91,25 +97,35 @@ class SentenceEncoder(Encoder):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        if torch.is_grad_enabled() or len(input_ids) <= TOGETHER or torch.compiler.is_exporting():
-            return self.finish(self.pool(input_ids, mask))
-        # without gradient: texts of like length together, each group no longer than its longest
-        lengths = mask.sum(1)
-        order = lengths.argsort(descending=True)
-        left, found = bool((mask[:, 0] == 0).any()), []
-        for rows in order.split(TOGETHER):
-            most = int(lengths[rows[0]])
-            here = slice(mask.shape[1] - most, None) if left else slice(0, most)
-            found.append(self.pool(input_ids[rows, here], mask[rows, here]))
-        every = torch.cat(found)
-        return self.finish(torch.empty_like(every).index_copy(0, order, every))
-
-    def pool(self, input_ids: Tensor, mask: Tensor) -> Tensor:
-        """The pooled states, [batch, inner width]. Padding on the left does not move the positions."""
-        more = {}
         if getattr(self.tokenizer, "padding_side", "right") == "left":
-            more["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
-        return pooled(self.body(input_ids=input_ids, attention_mask=mask, **more)[0], mask, self.pooling)
+            input_ids, mask = to_front(input_ids, mask)  # padding on the left would move the positions
+        return self.finish(pooled(self.body(input_ids=input_ids, attention_mask=mask)[0], mask, self.pooling))
+
+    def together(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """As `forward`, in groups of texts of like length, each no longer than its longest: less work on padding."""
+        if len(input_ids) <= TOGETHER:
+            return self(input_ids, attention_mask)
+        lengths = attention_mask.sum(1)
+        order = lengths.argsort(descending=True)
+        left, found = bool((attention_mask[:, 0] == 0).any()), []
+        for rows in order.split(TOGETHER):
+            most = max(int(lengths[rows[0]]), 1)
+            here = slice(attention_mask.shape[1] - most, None) if left else slice(0, most)
+            found.append(self(input_ids[rows, here], attention_mask[rows, here]))
+        every = torch.cat(found)
+        return torch.empty_like(every).index_copy(0, order, every)
+
+    def read(self, texts: Sequence[str]) -> Tensor:
+        """The vectors of some texts, [texts, width]."""
+        from limbeck.tasks.text import tokenize
+
+        return self.together(**tokenize(self, texts, self.max_length))
+
+
+def to_front(input_ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Ids and mask [batch, tokens], each text turned so that it begins at its first token: padding is then on the right."""
+    places = (mask.argmax(1, keepdim=True) + torch.arange(mask.shape[1], device=mask.device)) % mask.shape[1]
+    return input_ids.gather(1, places), mask.gather(1, places)
 
 
 def pooled(hidden: Tensor, mask: Tensor, pooling: str) -> Tensor:

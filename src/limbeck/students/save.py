@@ -205,6 +205,11 @@ def is_saved(folder: str | Path) -> bool:
 def read_config(folder: str | Path) -> dict[str, Any]:
     """What was saved beside a model: format, builder, arguments, cut, shrink, teacher, task, extra. ModelError if none."""
     record = _record(Path(folder))
+    if record is None and Path(folder).is_dir() and _is_exported(Path(folder)):
+        raise ModelError(
+            f"{folder} is a student as it was exported for others to read: sentence-transformers, or limbeck.export.static. "
+            "Name the saved one, the folder student of its run."
+        )
     if record is None:
         raise ModelError(
             f"{folder} is not a model saved by Limbeck: it has no config.json or limbeck.json of its format."

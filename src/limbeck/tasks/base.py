@@ -104,8 +104,8 @@ class Task:
     def check(self, data: Data, models: dict[str, nn.Module]) -> None:
         """Raise a LimbeckError where data and models do not fit, before anything is trained."""
 
-    def check_export(self, format: str) -> None:
-        """Raise ArgumentError for a form in which models of this task do not leave."""
+    def check_export(self, format: str, module: nn.Module | None = None) -> None:
+        """Raise ArgumentError for a form in which models of this task, or this one of them, do not leave."""
         if format not in self.exports:
             raise ArgumentError(
                 f"A model of {self.name} is not exported as {format!r}, only as {' or '.join(self.exports)}: a folder that "

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from limbeck.data.base import Batch, Data, Inputs, Part
 from limbeck.errors import ArgumentError, ModelError
-from limbeck.students.encoders import Encoder, small_encoder
+from limbeck.students.encoders import Encoder, SentenceEncoder, StaticEncoder, small_encoder
 from limbeck.tasks.base import Distance, Task
 from limbeck.tasks.text import tokenize, tokenizer_of
 
@@ -30,7 +30,7 @@ class Embedding(Task):
     measures = tokenized = True
     learns_alone = False
     builders = {"encoder": small_encoder}
-    exports = ("onnx", "safetensors", "sentence-transformers", "static-int8")
+    exports = ("onnx", "onnx-int8", "safetensors", "sentence-transformers", "static-int8")
 
     def __init__(self) -> None:
         self.length: int | None = None  # of training texts, in tokens of each model
@@ -101,6 +101,13 @@ class Embedding(Task):
             )
         return {"embedding": output}
 
+    def read(self, module: nn.Module, inputs: Inputs, taps: Sequence[str], **options: Any) -> dict[str, Any]:
+        # texts of like length together, where nothing inside is looked at and nothing learns
+        plain = set(taps) <= set(self.outputs) and not options.get("replace") and not torch.is_grad_enabled()
+        if plain and isinstance(module, SentenceEncoder) and isinstance(inputs, dict):
+            return self.signals(module.together(**inputs))
+        return super().read(module, inputs, taps, **options)
+
     # how it is supervised and measured
     def supervised(self) -> Objective:
         raise ArgumentError(
@@ -134,10 +141,36 @@ class Embedding(Task):
         """How wide a student's vectors are: as the teacher's."""
         return self._width
 
+    def check_export(self, format: str, module: nn.Module | None = None) -> None:
+        super().check_export(format, module)
+        kind = type(module).__name__
+        if format == "static-int8" and module is not None and not isinstance(module, StaticEncoder):
+            raise ArgumentError(
+                f"static-int8 is for static students (student=static), not a {kind}. Others leave as onnx-int8."
+            )
+        if format == "onnx-int8" and isinstance(module, StaticEncoder):
+            raise ArgumentError("A static student has no products to make in 8 bits; its tables leave as static-int8.")
+        if format == "sentence-transformers":
+            if isinstance(module, StaticEncoder) and module.pair_table is not None:
+                raise ArgumentError(
+                    "A static student with a table of pairs is no folder of sentence-transformers, whose static embedding has "
+                    "rows of tokens alone. It leaves as safetensors, which limbeck.export.static reads without torch, or as "
+                    "onnx."
+                )
+            if module is not None and not isinstance(module, StaticEncoder | SentenceEncoder):
+                raise ArgumentError(
+                    f"A {kind} is no folder of sentence-transformers; its weights leave as safetensors."
+                )
+
     def probe(self, data: Data, module: nn.Module, role: str) -> Tensor:
         """The vectors of two texts, in eval mode, with errors that name the role."""
         from limbeck.evaluation.modes import device_of, evaluating
 
+        if type(module).__module__.startswith("sentence_transformers.") and not callable(tokenizer_of(module)):
+            raise ModelError(
+                f"The {role} is a static model of sentence-transformers, whose tokenizer gives no padded batches. Give its "
+                f"folder or name, which is read as a static student is: {role}='path/or/hub/name'."
+            )
         if tokenizer_of(module) is None:
             raise ModelError(
                 f"The {role}, a {type(module).__name__}, has no tokenizer, and the data are texts. Hang one on it: "
@@ -168,8 +201,6 @@ class Embedding(Task):
             student = models["student"]
             if isinstance(student, Encoder) and hasattr(student, "limbeck_fresh"):
                 student.normalize = False  # a student of ours follows its teacher
-                spec: Any = getattr(student, "limbeck_spec", {"arguments": {}})
-                spec["arguments"]["normalize"] = False
                 return
             raise ModelError(
                 "The teacher's vectors are not of length 1 and the student's are: their distance can never be 0. Let the "

@@ -139,7 +139,7 @@ def _static(folder: Path, normalize: bool, outputs: int | None) -> Encoder:
     module = static(outputs or width, Tokenizer.from_file(str(folder / "tokenizer.json")), width)
     del module.limbeck_fresh
     module.normalize = normalize
-    module.limbeck_spec["arguments"]["normalize"] = normalize  # type: ignore[index]
     with torch.no_grad():
         module.table.weight[: len(weight)].copy_(weight)
+        module.table.weight[len(weight) :].zero_()  # there a text without tokens has a vector of zeros
     return module
