@@ -35,7 +35,7 @@ from limbeck.tasks import Task
 from limbeck.teachers.base import as_teacher
 from limbeck.training.folder import RunFolder, main_process
 from limbeck.training.job import Job
-from limbeck.training.placement import lies_in_pieces
+from limbeck.training.placement import keep_on, lies_in_pieces
 from limbeck.training.settings import Settings, setting_names
 from limbeck.trial import Trial, scored_part
 
@@ -65,8 +65,8 @@ def distill(recipe: Any = None, *, teacher: Any = None, student: Any = None, dat
             task: str | Task | None = None, seeds: int = 1, baseline: str | None = None, resume: bool = False,
             overwrite: bool = False, dry_run: bool = False, export: str | Sequence[str] = (), track: str | None = None,
             progress: bool | None = None, measure: bool = True, lora: Any = None, teacher_precision: str | None = None,
-            generate: int | None = None, checker: Any = None, monitor: bool | None = None, oracle: Any = None,
-            **options: Any) -> Run | Record:  # fmt: skip
+            teacher_device: str | None = None, generate: int | None = None, checker: Any = None,
+            monitor: bool | None = None, oracle: Any = None, **options: Any) -> Run | Record:  # fmt: skip
     """Train a small student from a teacher and data, measure both, and write a report.
 
     `recipe`: a name, `lb.recipes.dist(beta=2.0)`, or None for the task's default. `teacher`: a module, a folder or hub
@@ -77,7 +77,8 @@ def distill(recipe: Any = None, *, teacher: Any = None, student: Any = None, dat
     `baseline="alone"`: also train the same student without a teacher, for the same number of updates (doubles the
     time). `lora`: a rank, or options (see `limbeck.students.adapters.Lora`), to train adapters of a pretrained student and
     leave its weights as they are. `teacher_precision`: hold the weights of a Transformers teacher in "bf16", "fp16" or
-    "fp32", not as they were saved. `generate`: how many prompts of the data teacher and student answer for the report,
+    "fp32", not as they were saved. `teacher_device`: keep the teacher there ("cuda:1"), not with the student.
+    `generate`: how many prompts of the data teacher and student answer for the report,
     greedily (64 where there are prompts and `measure` is on; 0: none); `checker` says which answers are right, for the
     report and for a recipe that asks: "final" (what stands last; the default where the recipe has no other), "number",
     "exact", or a function (prompt, answer, reference) -> float. `monitor`: whether to watch for teacher hacking on the valid
@@ -97,7 +98,8 @@ def distill(recipe: Any = None, *, teacher: Any = None, student: Any = None, dat
     if checker is not None and recipe is not None and "checker" in as_bound(recipe).recipe.parameters:
         options["checker"] = checker
     prepared = prepare(recipe, teacher=teacher, student=student, data=data, task=task, lora=lora, monitor=monitor,
-                       oracle=oracle, teacher_precision=teacher_precision, **options)  # fmt: skip
+                       oracle=oracle, teacher_precision=teacher_precision, teacher_device=teacher_device,
+                       **options)  # fmt: skip
     job = prepared.job
     for format in exports:
         job.task.check_export(format, job.student)
@@ -152,8 +154,8 @@ def distill(recipe: Any = None, *, teacher: Any = None, student: Any = None, dat
 
 
 def prepare(recipe: Any = None, *, teacher: Any = None, student: Any = None, data: Any, task: Any = None, lora: Any = None,
-            teacher_precision: str | None = None, monitor: bool | None = None, oracle: Any = None,
-            **options: Any) -> Prepared:  # fmt: skip
+            teacher_precision: str | None = None, teacher_device: str | None = None, monitor: bool | None = None,
+            oracle: Any = None, **options: Any) -> Prepared:  # fmt: skip
     """Load and check everything that `distill` needs; raises before anything is trained."""
     from limbeck.students.maker import student_maker
 
@@ -184,6 +186,8 @@ def prepare(recipe: Any = None, *, teacher: Any = None, student: Any = None, dat
     job = Job(
         the_task, given, first, the_teacher, Settings().with_(**{**settings, **defaults}), make_student=make
     )  # fmt: skip
+    if teacher_device is not None:
+        keep_on(teacher_device, the_teacher, job.settings)
     job.evaluation = _evaluation(job)
     asked = next((f"{name}={settings[name]!r}" for name in ("patience", "best") if settings.get(name)), None)
     if job.evaluation is None and asked not in (None, "best='last'"):
@@ -193,8 +197,8 @@ def prepare(recipe: Any = None, *, teacher: Any = None, student: Any = None, dat
         "recipe": bound.recipe.name, "arguments": bound.arguments, "teacher": name_of(teacher), "student": name_of(student),
         "data": name_of(data), "task": the_task.name, **data_options, **settings,
         **({} if adapters is None else {"lora": asdict(adapters)}),
-        **({} if teacher_precision is None else {"teacher_precision": teacher_precision}),
-        **{name: name_of(value) for name, value in (("monitor", monitor), ("oracle", oracle)) if value is not None},
+        **{name: name_of(value) for name, value in (("teacher_precision", teacher_precision), ("oracle", oracle),
+           ("teacher_device", teacher_device), ("monitor", monitor)) if value is not None},
     }  # fmt: skip
     if oracle is not None:
         from limbeck.teachers.load import load_model

@@ -153,6 +153,7 @@ def distill(words: Words = None, config: Config = None, json_: Json = False,
     - about texts for language models: tokenizer= length= pack= prompt= response= messages=
     - about texts that get vectors: sts=PAIRS retrieval=FOLDER prompts= (what they are measured on, what is put before them)
     - about the training: epochs= batch_size= learning_rate= precision=bf16 accumulate= clip= ema= patience= seed= ...
+    - about memory: teacher_precision=bf16 teacher_device=cuda:1 checkpointing=true shard=true (with torchrun)
     - about the report: generate=64 (prompts that teacher and student answer) checker=final
     - about trust: monitor=true oracle=MODEL (is the student hacking its teacher? on by itself for language models)
     - about the run: out= seeds=5 baseline=alone (the same student without a teacher: doubles the time) export=onnx

@@ -7,7 +7,7 @@ Every sample has an id that is unique in its `Data` and never changes: the signa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -20,12 +20,14 @@ Inputs = Any  # a Tensor, a dict of Tensors, or a list of str
 
 
 def move(inputs: Inputs, device: torch.device) -> Inputs:
-    """Tensors of a nested structure to `device`; texts stay."""
-    if isinstance(inputs, Tensor):
-        return inputs.to(device, non_blocking=True)
+    """Tensors (and whatever else has `.to`) of a nested structure to `device`; texts stay."""
+    if isinstance(inputs, Tensor):  # a copy to the CPU that nobody waits for may be read before it is there
+        return inputs.to(device, non_blocking=device.type != "cpu")
     if isinstance(inputs, dict):
         return {key: move(value, device) for key, value in inputs.items()}
-    return inputs
+    if type(inputs) in (list, tuple):
+        return type(inputs)(move(value, device) for value in inputs)
+    return inputs.to(device) if hasattr(inputs, "to") else inputs
 
 
 @dataclass
@@ -63,14 +65,9 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         device = torch.device(device)
-        if device.type == "cpu":
+        if self.ids.device == device:
             return self
-
-        def to(value: Tensor | None) -> Tensor | None:
-            return None if value is None else value.to(device, non_blocking=True)
-
-        return replace(self, inputs=move(self.inputs, device), ids=self.ids.to(device), labels=to(self.labels),
-                       weight=to(self.weight), view=to(self.view), extra=move(self.extra, device))  # fmt: skip
+        return replace(self, **{field.name: move(getattr(self, field.name), device) for field in fields(self)})
 
 
 @runtime_checkable

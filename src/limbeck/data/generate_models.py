@@ -184,14 +184,14 @@ class LoopSampler(Sampler):
         width = int(lengths.max())
         inside = torch.arange(width, device=rows.device) < lengths[:, None]
         inputs = {"input_ids": rows[active, :width].where(inside, 0), "attention_mask": inside.long()}
-        batch = Batch(inputs, -1 - active)
+        batch = Batch(inputs, -1 - active).to(_device(model))  # who joins in may lie elsewhere
         if isinstance(model, nn.Module):
             found = self.task.signals(self.task.forward(model, self.task.view(batch, model, "student")))["logits"]
         else:
             found = model.read(batch, ["logits"], self.task)["logits"]
-        place = torch.arange(len(active), device=rows.device)
-        last = (place, lengths - 1)
-        return found.block(place * width + lengths - 1) if hasattr(found, "block") else found[last]
+        last = (torch.arange(len(active), device=found.device), (lengths - 1).to(found.device))
+        found = found.block(last[0] * width + last[1]) if hasattr(found, "block") else found[last]
+        return found.to(rows.device)
 
 
 class TransformersSampler(Sampler):
@@ -253,12 +253,14 @@ class _Cached:
     """The next-token logits of another model on the text as it grows."""
 
     def __init__(self, model: Any, mask: Tensor):
-        self.model, self.mask, self.seen, self.cache = model, mask, 0, None
+        self.model, self.device, self.seen, self.cache = model, _device(model), 0, None
+        self.mask = mask.to(self.device)
         known = inspect.signature(model.forward).parameters
         self.positions = "position_ids" in known
         self.name = "cache" if "cache" in known else "past_key_values"  # as Transformers called it up to 5.23
 
     def __call__(self, input_ids: Tensor) -> Tensor:
+        home, input_ids = input_ids.device, input_ids.to(self.device)
         more = input_ids.shape[1] - self.mask.shape[1]
         self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.mask), more)], 1)
         inputs: dict[str, Any] = {"input_ids": input_ids[:, self.seen :], "attention_mask": self.mask}
@@ -266,4 +268,4 @@ class _Cached:
             inputs["position_ids"] = (self.mask.cumsum(1) - 1).clamp(min=0)[:, self.seen :]
         output = self.model(**inputs, **{self.name: self.cache}, use_cache=True)
         self.seen, self.cache = input_ids.shape[1], getattr(output, self.name)
-        return output.logits[:, -1]
+        return output.logits[:, -1].to(home)

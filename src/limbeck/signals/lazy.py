@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from limbeck.errors import SignalError
 from limbeck.signals.blocks import Post, TokenTerm
@@ -85,6 +86,18 @@ class Lazy:
         bias = None if self.bias is None else self.bias.detach()
         return replace(self, hidden=self.hidden.detach(), weight=self.weight.detach(), bias=bias)
 
+    def to(self, device: torch.device | str) -> Lazy:
+        """The same on another device, where it can be walked with others.
+
+        Hidden states are moved each time, matrix and bias are copied once and again only when they have changed: hidden
+        states are small, while the matrix, or the logits block by block, would be the traffic of every step.
+        """
+        place = torch.device(device)
+        if self.device == place:
+            return self
+        bias = None if self.bias is None else _copy_at(self.bias, place)
+        return replace(self, hidden=self.hidden.to(place), weight=_copy_at(self.weight, place), bias=bias)
+
     def whole(self) -> Tensor:
         """All logits [..., size] as one tensor, differentiable. For what is small, or must see every row at once."""
         return self._project(self.hidden)
@@ -102,6 +115,18 @@ class Lazy:
         """The rows of the matrix and of the bias that count, in the dtype of the product."""
         bias = None if self.bias is None else self.bias[: self.vocabulary].to(self.dtype)
         return self.weight[: self.vocabulary].to(self.dtype), bias
+
+
+_copies = WeakTensorKeyDictionary()  # by the tensor that was copied, with which its copies go
+
+
+def _copy_at(tensor: Tensor, place: torch.device) -> Tensor:
+    if tensor.requires_grad and torch.is_grad_enabled():
+        return tensor.to(place)  # it learns: its gradient is to come back
+    known = _copies.setdefault(tensor, {})
+    if place not in known or known[place][0] != tensor._version:
+        known[place] = tensor._version, tensor.detach().to(place)
+    return known[place][1]
 
 
 def walk(student: Lazy, teacher: Logits | None, labels: Tensor | None, mask: Tensor | None,

@@ -182,8 +182,8 @@ class CausalLM(Task):
                 batch = part.batch(positions)
                 if batch.labels is None:
                     raise DataError(f"The part {part.name!r} has no next tokens. Make it with token_part().")
-                theirs = None if teacher is None else self._logits(teacher, batch, "teacher")
                 ours, labels = self._logits(model, batch, "student"), batch.labels
+                theirs = None if teacher is None else self._logits(teacher, batch, "teacher").to(ours.device)
                 if "twin" in batch.extra:
                     if side == "teacher":
                         labels = batch.extra["twin"]["labels"]
@@ -335,7 +335,7 @@ def tally_rows(tally: TokenTally, logits: Any, labels: Tensor, teacher: Any = No
     """Add the labelled tokens of a batch to a tally, `block` rows at a time."""
     if list(labels.shape) != list(logits.shape[:-1]):
         raise DataError(f"Logits for tokens of shape {list(logits.shape[:-1])}, labels {list(labels.shape)}.")
-    flat = labels.reshape(-1)
+    flat = labels.reshape(-1).to(logits.device)
     for rows in (flat != UNLABELLED).nonzero()[:, 0].split(block):
         theirs = None if teacher is None else _rows(teacher, rows, labels.shape)
         tally.add(_rows(logits, rows, labels.shape), flat[rows], theirs)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from limbeck.data.base import move
 from limbeck.errors import ModelError, SignalError
 from limbeck.evaluation.modes import evaluating
 
@@ -33,8 +34,13 @@ class Teacher:
         raise NotImplementedError(f"{type(self).__name__} has no identity")
 
     def modules(self) -> list[nn.Module]:
-        """The modules that must be on the training device."""
+        """The modules that it runs."""
         return []
+
+    def to(self, device: torch.device) -> None:
+        """Bring its modules to the training device, but for those that have a device of their own."""
+        for each in self.parts() or self.modules():
+            each.to(device)
 
     def parts(self) -> list[Teacher]:
         """The teachers that it reads."""
@@ -46,6 +52,13 @@ class Teacher:
     def covers(self, part: Part) -> bool:
         """Whether it can be read for every sample of a part (a store may hold another part only)."""
         return True
+
+
+def module_teachers(teacher: Teacher) -> list[ModuleTeacher]:
+    """The module teachers that a teacher is made of."""
+    if isinstance(teacher, ModuleTeacher):
+        return [teacher]
+    return [found for inner in teacher.parts() for found in module_teachers(inner)]
 
 
 def module_hash(module: nn.Module) -> str:
@@ -61,11 +74,15 @@ def module_hash(module: nn.Module) -> str:
 
 
 class ModuleTeacher(Teacher):
-    """A module, run in eval mode without gradient, no further than the last signal that is needed."""
+    """A module, run in eval mode without gradient, no further than the last signal that is needed.
+
+    `home`: a device of its own (None: where the batch lies). Inputs go there, and signals come back to the batch.
+    """
 
     def __init__(self, module: nn.Module, role: str = "teacher", clone: Collection[str] = ()):
         self.module, self.role, self.clone = module, role, set(clone)
         self.settled = False  # whether a loop has put the module into eval mode for its whole stage
+        self.home: torch.device | None = None
         self.placed: nn.Module | None = None  # what is run instead: a twin in pieces over processes, in its root
         self.root: Callable[[Callable[[], Any]], Any] | None = None
 
@@ -79,19 +96,24 @@ class ModuleTeacher(Teacher):
         # eval: a teacher in train mode drifts through its batch-norm statistics, the most common silent error.
         # no_grad and not inference_mode: the student's backward must be able to save these tensors.
         through, module = replace is not None and torch.is_grad_enabled(), self.running
+        here = batch.ids.device
+        there = self.home or here
         with contextlib.nullcontext() if self.settled else evaluating(module), torch.set_grad_enabled(through):
-            inputs = task.view(batch, module, self.role)
+            inputs, put = task.view(batch.to(there), module, self.role), move(replace, there)
 
             def read() -> dict[str, Any]:
-                return task.read(module, inputs, taps, stop=replace is None, replace=replace, clone=self.clone)
+                return task.read(module, inputs, taps, stop=replace is None, replace=put, clone=self.clone)
 
-            return read() if self.root is None else self.root(read)
+            return move(read() if self.root is None else self.root(read), here)
 
     def identity(self) -> str:
         return module_hash(self.module)
 
     def modules(self) -> list[nn.Module]:
         return [self.module]
+
+    def to(self, device: torch.device) -> None:
+        self.module.to(self.home or device)
 
 
 class CallableTeacher(Teacher):

@@ -134,9 +134,8 @@ class AnswerWriter:
 
         from limbeck.teachers.base import Teacher
 
-        modules = model.modules() if isinstance(model, Teacher) else [model] if isinstance(model, nn.Module) else []
-        for module in modules:
-            module.to(PartialState().device)
+        if isinstance(model, Teacher | nn.Module):
+            model.to(PartialState().device)
 
     # what is known of it
     def texts(self, places: Tensor, answers: Answers) -> list[tuple[str, str, str]]:

@@ -18,7 +18,7 @@ from limbeck.errors import ArgumentError, DataError, DivergedError, ModelError
 from limbeck.functional.pace import GenerationThreshold
 from limbeck.objectives.weights import Weight, as_weight
 from limbeck.signals.step import derive
-from limbeck.teachers.base import as_teacher
+from limbeck.teachers.base import Teacher, as_teacher
 from limbeck.training.repair import repaired
 from limbeck.training.rollout_rows import RolloutRows
 from limbeck.training.rollouts import Rollout, documents, exchanged, log_probabilities
@@ -107,12 +107,8 @@ class OnPolicy(PartSource):
         beside = "" if self.beside is None else f"; beside {self.beside.describe()}"
         return f"{super().describe()}; {self.who}; {self.sampling}; {more}{beside}"
 
-    def modules(self) -> list[nn.Module]:
-        from limbeck.teachers.base import Teacher
-
-        if isinstance(self.teacher, Teacher):
-            return self.teacher.modules()
-        return [self.teacher] if isinstance(self.teacher, nn.Module) else []
+    def models(self) -> list[Teacher | nn.Module]:
+        return [self.teacher] if isinstance(self.teacher, Teacher | nn.Module) else []
 
     def scored(self, scores: Mapping[str, float]) -> None:
         if self.threshold is not None and "nll" in scores:

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import os
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import torch
 from torch import nn
 
 from limbeck.errors import ArgumentError, ModelError
 from limbeck.shards import whole
 from limbeck.signals.stages import stages
-from limbeck.teachers.base import ModuleTeacher, Teacher
+from limbeck.teachers.base import ModuleTeacher, Teacher, module_teachers
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -42,10 +44,9 @@ class Placement:
         for learner in stage.learners.values():
             learner.to(self.device)
         for teacher in stage.teachers.values():
-            for module in teacher.modules():
-                module.to(self.device)
-        for module in [*stage.source.modules(), *(mover.module for mover in movers)]:
-            module.to(self.device)
+            teacher.to(self.device)
+        for model in [*stage.source.models(), *(mover.module for mover in movers)]:
+            model.to(self.device)
 
     def finish_learner(self, learner: Learner) -> None:
         """The objective has its parameters now."""
@@ -113,7 +114,7 @@ class Pieces(Placement):
             learner.module = self._shard(learner.module)
             learner.objective.to(self.device)
         for teacher in stage.teachers.values():
-            found = _modules_of(teacher)
+            found = module_teachers(teacher)
             for module in teacher.modules() if not found else ():
                 module.to(self.device)
             for part in found:
@@ -210,21 +211,43 @@ def place(accelerator: Accelerator, settings: Settings) -> Placement:
     return Pieces(accelerator) if settings.shard else Copies(accelerator)
 
 
-def _modules_of(teacher: Teacher) -> list[ModuleTeacher]:
-    """The module teachers that a teacher is made of."""
-    if isinstance(teacher, ModuleTeacher):
-        return [teacher]
-    return [found for inner in teacher.parts() for found in _modules_of(inner)]
+def keep_on(device: str | torch.device, teacher: Teacher | None, settings: Settings) -> None:
+    """Give a teacher's modules a device of their own, and bring them there. Raises ArgumentError where that cannot be."""
+    named = f"teacher_device={str(device)!r}"
+    if teacher is None:
+        raise ArgumentError(f"{named} is the device of a teacher: give teacher=, or leave teacher_device out.")
+    found = module_teachers(teacher)
+    if not found:
+        raise ArgumentError(
+            f"{named}: a {type(teacher).__name__} has no module in this process, and so no device. Leave teacher_device out, "
+            "or give the teacher as a model."
+        )
+    if settings.shard:
+        raise ArgumentError(f"{named} and shard=true, which cuts the teacher over all devices: choose one of the two.")
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise ArgumentError(
+            f"{named} is one device, and several processes each have a teacher: run one, or shard=true."
+        )
+    try:
+        place = torch.empty(0, device=torch.device(str(device))).device
+    except (RuntimeError, AssertionError) as error:
+        why = str(error).partition("\n")[0].rstrip(".")
+        raise ArgumentError(f"{named} is no device here: {why}. Expected one such as 'cuda:1' or 'cpu'.") from None
+    if place.type == "meta":
+        raise ArgumentError(f"{named} computes nothing. Expected a device such as 'cuda:1' or 'cpu'.")
+    for part in found:
+        part.home = place
+    teacher.to(place)
 
 
 def running(teacher: Teacher) -> list[nn.Module]:
     """The modules that are run when a teacher is read."""
-    return [part.running for part in _modules_of(teacher)] or teacher.modules()
+    return [part.running for part in module_teachers(teacher)] or teacher.modules()
 
 
 def lies_in_pieces(teacher: Teacher | None) -> bool:
     """Whether reading a teacher takes all processes together."""
-    return teacher is not None and any(part.placed is not None for part in _modules_of(teacher))
+    return teacher is not None and any(part.placed is not None for part in module_teachers(teacher))
 
 
 def _twin(module: nn.Module) -> Any:

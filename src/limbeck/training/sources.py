@@ -18,6 +18,7 @@ from limbeck.errors import ArgumentError, DataError
 from limbeck.signals.step import derive
 
 if TYPE_CHECKING:
+    from limbeck.teachers.base import Teacher
     from limbeck.training.settings import Settings
 
 Models = Mapping[str, nn.Module]
@@ -53,8 +54,8 @@ class Source:
     def scored(self, scores: Mapping[str, float]) -> None:
         """What the student scores on validation data, whenever it is evaluated; the same on every process."""
 
-    def modules(self) -> list[nn.Module]:
-        """Models of its own (a teacher that writes), which must be on the training device."""
+    def models(self) -> list[Teacher | nn.Module]:
+        """Models of its own (a teacher that writes), which are brought to the training device."""
         return []
 
     def summary(self) -> dict[str, float]:
