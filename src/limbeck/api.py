@@ -198,7 +198,7 @@ def prepare(recipe: Any = None, *, teacher: Any = None, student: Any = None, dat
         "data": name_of(data), "task": the_task.name, **data_options, **settings,
         **({} if adapters is None else {"lora": asdict(adapters)}),
         **{name: name_of(value) for name, value in (("teacher_precision", teacher_precision), ("oracle", oracle),
-           ("teacher_device", teacher_device), ("monitor", monitor)) if value is not None},
+           ("teacher_device", teacher_device and str(teacher_device)), ("monitor", monitor)) if value is not None},
     }  # fmt: skip
     if oracle is not None:
         from limbeck.teachers.load import load_model
