@@ -25,6 +25,7 @@ from limbeck.tasks.causal_lm import CausalLM
 from limbeck.tasks.classification import Classification
 from limbeck.teachers import base
 from limbeck.teachers.base import ModuleTeacher, as_teacher
+from limbeck.training.answer_writer import AnswerWriter
 from limbeck.training.job import Job
 from limbeck.training.on_policy import OnPolicy
 from limbeck.training.placement import keep_on
@@ -131,6 +132,18 @@ def test_the_matrix_is_copied_once_and_again_when_it_has_changed():
     weight.add_(1)
     assert torch.equal(Lazy(hidden, weight).to("cpu").weight, weight.to("cpu"))
     assert lazy.to("cpu") is lazy
+    biased = Lazy(hidden, weight, torch.randn(50).to(AWAY))
+    assert torch.equal(biased.to("cpu").whole(), biased.whole().to("cpu"))
+
+
+def test_who_brings_models_to_the_training_leaves_the_teacher_at_home():
+    teacher = ModuleTeacher(still(net(1)))
+    keep_on(SECOND, teacher, Settings())
+    AnswerWriter._place(teacher)
+    assert device_of(teacher.module) == AWAY
+    batch = toy_job().data.train.batch([0, 1])
+    back = batch.to(AWAY).to("cpu")
+    assert torch.equal(back.inputs, batch.inputs) and {back.ids.device, back.inputs.device} == {torch.device("cpu")}
 
 
 def test_a_plain_model_joins_in_writing_from_elsewhere():
