@@ -79,7 +79,7 @@ def trained(recipe: Any, seed: int, scale: float, shift: float) -> float:
 def measure(seed: int) -> dict[str, float]:
     margins, points = lb.recipes.margin_mse(), lb.recipes.score_mse()
     row = {"contrastive": trained(lb.recipes.contrastive(), seed, 1, 0)}
-    for name, scale, shift in (("shifted", 10, 5), ("agreed", 1, 0)):
+    for name, scale, shift in (("shifted", 10, 5), ("agreed", 1, 0), ("factor", 10, 0), ("constant", 1, 5)):
         row |= {
             f"{name}_margins": trained(margins, seed, scale, shift),
             f"{name}_points": trained(points, seed, scale, shift),
@@ -90,9 +90,12 @@ def measure(seed: int) -> dict[str, float]:
 def judge(rows: list[dict[str, float]]) -> tuple[bool, str]:
     shifted, error = paired(rows, "shifted_margins", "shifted_points")
     agreed, agreed_error = paired(rows, "agreed_margins", "agreed_points")
+    factor, factor_error = paired(rows, "factor_margins", "factor_points")
+    constant, constant_error = paired(rows, "constant_margins", "constant_points")
     alone, alone_error = paired(rows, "shifted_margins", "contrastive")
     return shifted > 2 * error and agreed < shifted / 2, (
         f"Scales apart, Margin-MSE is {shifted:+.3f} ± {error:.3f} nDCG@10 from pointwise MSE and {alone:+.3f} ± "
         f"{alone_error:.3f} from in-batch contrastive training without the teacher; scales agreed, {agreed:+.3f} ± "
-        f"{agreed_error:.3f} from pointwise MSE."
+        f"{agreed_error:.3f} from pointwise MSE. It is the factor that does it ({factor:+.3f} ± {factor_error:.3f} by itself), "
+        f"not the constant ({constant:+.3f} ± {constant_error:.3f})."
     )

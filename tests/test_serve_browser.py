@@ -2,36 +2,23 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from browsers import NEEDS_CHROMIUM
 from limbeck.recipes.toy_embedding import WORDS
 from limbeck.serve import Finder, Server
 from search_toys import search_folder
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (on Debian: apt-get install chromium)"),
-]
+pytestmark = NEEDS_CHROMIUM
 HOSTILE = "<img src=x onerror=alert(1)>"
 LONG = "a.very.long_name." * 12
 DOCUMENTS = {f"lib.d{place}": f"{a} {b} {a}" for place, (a, b) in enumerate(zip(WORDS, WORDS[3:] + WORDS))}
 DOCUMENTS |= {f"<b>{HOSTILE}</b>": f"one {HOSTILE} <script>document.title = 'taken'</script>", LONG: "one " * 400}
 SETTLED = "!document.querySelector('.rankings').classList.contains('old')"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install 'limbeck[dev]')")
-    with api.sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=CHROMIUM)
-        yield running
-        running.close()
 
 
 @pytest.fixture(scope="module")

@@ -169,6 +169,7 @@ def evaluate_model(*, model: Any, data: Any = None, teacher: Any = None, part: s
         config = run_config(model)
         data, seed = config["data"], config.get("seed", 0)
         options = {**{key: config[key] for key in DATA_OPTIONS if key in config}, **options}
+        task = task or config.get("task")
     given = load_given(data, model, role="student", task=task, seed=seed, **options)
     loaded, module = given.data, given.model
     if part not in loaded.parts:

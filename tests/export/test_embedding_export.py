@@ -257,3 +257,15 @@ def test_a_run_is_exported_by_name(tmp_path):
     ]  # fmt: skip
     assert (tmp_path / "run" / "student.int8" / "tokenizer" / "tokenizer.json").is_file()
     same(load_static(tmp_path / "run").encode(SOME), run.student.encode(SOME), 1e-6)
+
+
+def test_a_run_is_measured_and_exported_by_its_folder(tmp_path):
+    from limbeck.describe import evaluate_model, export_run
+
+    (tmp_path / "texts.txt").write_text("\n\n".join(TEXTS))
+    lb.distill("leaf", task="embedding", teacher=encoder(), student="static", data=str(tmp_path / "texts.txt"), test=8,
+               length=9, progress=False, epochs=2, out=tmp_path / "run", measure=False)  # fmt: skip
+    found = evaluate_model(model=str(tmp_path / "run"))
+    assert found["task"] == "embedding"
+    assert found["models"][0]["cost"]["parameters"] > 0
+    assert export_run(path=tmp_path / "run", format="static-int8")["bytes"] > 0

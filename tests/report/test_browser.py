@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,24 +10,12 @@ import pytest
 import sample_records as records
 from sample_language import language
 
+from browsers import NEEDS_CHROMIUM
 from limbeck.report import render
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (on Debian: apt-get install chromium)"),
-]
+pytestmark = NEEDS_CHROMIUM
 INK = "getComputedStyle(document.querySelector('#plot-size .xtitle')).fill"
 LINE = "getComputedStyle(document.querySelector('#plot-reliability1 .scatterlayer .trace:last-child .js-line')).stroke"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install 'limbeck[dev]')")
-    with api.sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=CHROMIUM)
-        yield running
-        running.close()
 
 
 @pytest.fixture(scope="module")

@@ -42,6 +42,15 @@ def test_margins_by_hand():
     assert float(f.margin_mse(2 * teacher, teacher)) > 0  # and not stretched
 
 
+def test_in_batch_by_hand():
+    scores = torch.tensor([[2.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
+    by_hand = (np.log(np.exp([2, 0, 1]).sum()) - 2 + np.log(3)) / 2
+    assert float(f.in_batch_contrastive(scores)) == pytest.approx(by_hand)
+    with pytest.raises(ArgumentError, match="not additive"):
+        lb.distill("contrastive", task="ranking", student=made("cosine"), data=rows(scores=False), test=4, steps=2,
+                   batch_size=8, accumulate=2, progress=False)  # fmt: skip
+
+
 def test_max_sim_by_loops():
     draw = torch.Generator().manual_seed(0)
     query, document = torch.randn(2, 3, 4, generator=draw), torch.randn(3, 5, 4, generator=draw)

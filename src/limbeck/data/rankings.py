@@ -12,7 +12,7 @@ from torch import Tensor
 
 from limbeck.data.base import Data, Part
 from limbeck.data.language_read import read_splits
-from limbeck.data.splits import Size, amount, cut
+from limbeck.data.splits import Size, hold_out
 from limbeck.data.texts import Retrieval, read_retrieval, text_id
 from limbeck.errors import ArgumentError, DataError, nearest
 
@@ -83,12 +83,7 @@ def load_rankings(spec: Any, *, retrieval: Any = None, prompts: Any = None, vali
     widths = {part.candidates for part in parts.values() if isinstance(part, RankingPart)}
     if len(widths) > 1:
         raise DataError(f"{name}: its parts have {sorted(widths)} candidates a query. Give all the same number.")
-    made = {}
-    for split, size in (("test", test), ("valid", valid)):
-        if split not in parts and size:
-            count = min(amount(size, len(parts["train"]), split), 1000 if isinstance(size, float) else 10**9)
-            parts["train"], parts[split] = cut(parts["train"], count, seed, ("train", split), warnings)
-            made[split] = count
+    made = hold_out(parts, {"test": test, "valid": valid}, seed, warnings)
     benches = {}
     if retrieval is not None:
         bench = retrieval if isinstance(retrieval, Retrieval) else read_retrieval(retrieval)

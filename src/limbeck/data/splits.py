@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,17 @@ def cut(part: Part, count: int, seed: int, names: tuple[str, str], warnings: lis
         take(part, torch.from_numpy(np.sort(rest)), names[0]),
         take(part, torch.from_numpy(np.sort(off)), names[1]),
     )
+
+
+def hold_out(parts: dict[str, Part], sizes: Mapping[str, Size], seed: int, warnings: list[str]) -> dict[str, int]:
+    """Cut the parts that are missing off the training part, a fraction giving 1,000 samples at most; what was made."""
+    made = {}
+    for name, size in sizes.items():
+        if name not in parts and size:
+            most = 1000 if isinstance(size, float) else len(parts["train"])
+            made[name] = min(amount(size, len(parts["train"]), name), most)
+            parts["train"], parts[name] = cut(parts["train"], made[name], seed, ("train", name), warnings)
+    return made
 
 
 def hide(part: Part, labelled: Size, seed: int, warnings: list[str]) -> Part:

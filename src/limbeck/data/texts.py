@@ -14,7 +14,7 @@ import torch
 from limbeck.data import tables
 from limbeck.data.base import Data, Part, TextPart
 from limbeck.data.language_read import read_splits
-from limbeck.data.splits import Size, amount, cut
+from limbeck.data.splits import Size, hold_out
 from limbeck.data.translations import SOURCES, TranslatedPart, translated_part, translation_column
 from limbeck.errors import ArgumentError, DataError, nearest
 
@@ -79,12 +79,7 @@ def load_texts(spec: Any, *, text: str | None = None, translation: str | None = 
     for split in ("test", "valid", "train"):  # what is held out stays out of training
         if split in found:
             parts[split] = _part(split, found[split], seen, warnings)
-    made = {}
-    for name, size in (("test", test), ("valid", valid)):
-        if name not in parts and size:
-            count = min(amount(size, len(parts["train"]), name), 1000 if isinstance(size, float) else 10**9)
-            parts["train"], parts[name] = cut(parts["train"], count, seed, ("train", name), warnings)
-            made[name] = count
+    made = hold_out(parts, {"test": test, "valid": valid}, seed, warnings)
     parts = {name: _prompted(part, before) for name, part in parts.items()}
     benches = {**_benches(sts, "sts", read_pairs), **_benches(retrieval, "retrieval", read_retrieval)}
     for bench in benches.values():

@@ -18,3 +18,13 @@ def margin_mse(student: Tensor, teacher: Tensor, *, mask: Tensor | None = None,
     teacher = teacher.detach()
     gaps = (student[:, :1] - student[:, 1:]) - (teacher[:, :1] - teacher[:, 1:])
     return reduce(gaps.square().mean(1), mask, reduction)
+
+
+@objective(per="batch", student="logits")
+def in_batch_contrastive(student: Tensor) -> Tensor:
+    """Mean over rows of -log softmax(s)[0], scores [rows, candidates of all rows], each row's own positive first.
+
+    One value for a batch: its rows are each other's negatives, so that micro-batches would be another task. Source: Karpukhin
+    et al., 2020.
+    """
+    return -student.log_softmax(-1)[:, 0].mean()

@@ -111,8 +111,7 @@ class Embedding(Task):
     # how it is supervised and measured
     def supervised(self) -> Objective:
         raise ArgumentError(
-            "A student of vectors learns from a teacher; texts alone teach nothing here. Leave baseline out, or compare with "
-            "the recipe contrastive."
+            "A student of vectors learns from a teacher; texts alone teach nothing here. Leave baseline out."
         )
 
     def measure(self, model: Any, part: Part, teacher: Any = None) -> dict[str, Any]:

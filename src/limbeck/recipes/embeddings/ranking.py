@@ -59,6 +59,6 @@ def contrastive(job: Job, temperature: float = 1.0) -> Stage:
     limbeck distill contrastive student=ranker:dot,FOLDER data=triples.jsonl temperature=0.05
 
     Cross-entropy of the answer among all candidates of the batch (Karpukhin et al., 2020): 0.05 suits cosines, 1 dot products.
-    It compares rows with each other: micro-batches (accumulate) see fewer of them. A cross ranker has no such scores.
+    It compares rows with each other and refuses accumulate. A cross ranker has no such scores.
     """
-    return job.stage(o.cross_entropy().on("in_batch").through(lambda scores: scores / temperature))
+    return job.stage(o.in_batch_contrastive().on("in_batch").through(lambda scores: scores / temperature))
