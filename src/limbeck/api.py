@@ -289,6 +289,7 @@ def _check(bound: Bound, job: Job, teacher: nn.Module | None) -> None:
         "prompts": "models answer prompts in it: give data with prompts and responses, or chats.",
         "preferences": "it learns from pairs of answers: give data with the columns prompt, chosen and rejected.",
         "translations": "it learns from texts and their translations: name both columns by text= and translation=.",
+        "pairs": "it learns from pairs of texts: give data with query and documents, or sentence1 and sentence2.",
         "unlabelled": "it needs unlabelled samples: give unlabelled=, or hide some labels by labelled=.",
     }
     for need in bound.recipe.needs:

@@ -73,8 +73,9 @@ def test_what_it_needs_is_what_it_says(name):
         elif need == "prompts":
             job.data.parts["train"] = part = copy.copy(job.data.train)
             part.prompts = torch.zeros_like(part.prompts)
-        elif need == "translations":
-            job.data.parts["train"] = text_part("train", job.data.train.texts)
+        elif need in ("translations", "pairs"):
+            texts = job.data.train.queries if need == "pairs" else job.data.train.texts
+            job.data.parts["train"] = text_part("train", texts)
         elif need == "preferences":
             job.data.parts["train"] = job.data.train.chosen()
         else:

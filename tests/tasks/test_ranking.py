@@ -91,7 +91,7 @@ def test_a_ranker_scores_each_candidate_by_itself(kind, tmp_path):
 def test_every_architecture_learns_given_scores(kind):
     run = lb.distill("margin_mse", task="ranking", teacher="scores", student=made(kind), data=rows(), test=4, epochs=30,
                      batch_size=8, learning_rate=3e-3, progress=False, measure=False)  # fmt: skip
-    found, first = (run.task._scores(module, run.data.train) for module in (run.student, made(kind).eval()))
+    found, first = (run.task.scored(module, run.data.train) for module in (run.student, made(kind).eval()))
     assert f.margin_mse(found, run.data.train.scores) < 0.8 * f.margin_mse(first, run.data.train.scores)
 
 
@@ -105,7 +105,7 @@ def test_other_recipes_learn_too(recipe):
     start = ranker("dot", static(16, make_tokenizer()))
     assert run.record["models"][-1]["scores"]["first_is_first"]["mean"] >= 0
     task = run.task
-    found, first = ([task._scores(module, data.train)] for module in (run.student, start))
+    found, first = ([task.scored(module, data.train)] for module in (run.student, start))
     if recipe == "contrastive":
         assert (found[0].argmax(1) == 0).float().mean() > (first[0].argmax(1) == 0).float().mean()
     else:

@@ -13,7 +13,7 @@ from torch import Tensor
 from limbeck.data.base import Data, Part
 from limbeck.data.language_read import read_splits
 from limbeck.data.splits import Size, hold_out
-from limbeck.data.texts import Retrieval, read_retrieval, text_id
+from limbeck.data.texts import load_benches, text_id
 from limbeck.errors import ArgumentError, DataError, nearest
 
 QUERY = ("query", "question", "sentence1", "first")
@@ -53,6 +53,19 @@ class RankingPart(Part):
     def extra(self, positions: Tensor) -> dict[str, Any]:
         return {} if self.scores is None else {"scores": self.scores[positions]}
 
+    def kinds(self) -> set[str]:
+        return super().kinds() | {"pairs"}
+
+    def pairs(self, scores: Tensor | None = None, both_orders: bool = False) -> RankingPart:
+        """A row for each candidate with its query; `scores` [rows, candidates] with them; `both_orders`: turned round too."""
+        queries = [query for query, texts in zip(self.queries, self.documents) for _ in texts]
+        documents = [text for texts in self.documents for text in texts]
+        flat = None if scores is None else scores.reshape(-1, 1)
+        if both_orders:
+            queries, documents = queries + documents, documents + queries
+            flat = None if flat is None else flat.repeat(2, 1)
+        return RankingPart(self.name, queries, [[text] for text in documents], flat)
+
     def take(self, positions: Tensor, name: str) -> RankingPart:
         """Some of the rows."""
         places = positions.tolist()
@@ -60,15 +73,15 @@ class RankingPart(Part):
                            None if self.scores is None else self.scores[positions], self.ids[positions])  # fmt: skip
 
 
-def load_rankings(spec: Any, *, retrieval: Any = None, prompts: Any = None, valid: Size = 0, test: Size = 0.05, seed: int = 0,
-                  **other: Any) -> Data:  # fmt: skip
+def load_rankings(spec: Any, *, sts: Any = None, retrieval: Any = None, prompts: Any = None, valid: Size = 0,
+                  test: Size = 0.05, seed: int = 0, **other: Any) -> Data:  # fmt: skip
     """Rows from a file, a folder, a list of dicts, or a mapping from split to these.
 
     Columns: query and documents (a list, the answer first), or query, positive and negative (a text or a list of them);
     and scores, a number of a teacher for each candidate. Rows that are there twice, or have an empty text, are left out and
     counted.
-    `retrieval`: what rankers are measured on, as in `limbeck.data.texts.load_texts`. Raises DataError for rows of different
-    numbers of candidates and for scores that are missing or no numbers.
+    `sts` and `retrieval`: what rankers are measured on, as in `limbeck.data.texts.load_texts`. Raises DataError for rows of
+    different numbers of candidates and for scores that are missing or no numbers.
     """
     for key, value in other.items():
         if value is not None:
@@ -84,11 +97,7 @@ def load_rankings(spec: Any, *, retrieval: Any = None, prompts: Any = None, vali
     if len(widths) > 1:
         raise DataError(f"{name}: its parts have {sorted(widths)} candidates a query. Give all the same number.")
     made = hold_out(parts, {"test": test, "valid": valid}, seed, warnings)
-    benches = {}
-    if retrieval is not None:
-        bench = retrieval if isinstance(retrieval, Retrieval) else read_retrieval(retrieval)
-        benches[bench.name] = bench
-        warnings += bench.warnings
+    benches = load_benches(sts, retrieval, warnings)
     about = {
         "source": name, "kind": "text", "target": "none", "warnings": warnings, "labelled": len(parts["train"]),
         "candidates": widths.pop(), "scores": getattr(parts["train"], "scores", None) is not None,

@@ -81,9 +81,7 @@ def load_texts(spec: Any, *, text: str | None = None, translation: str | None = 
             parts[split] = _part(split, found[split], seen, warnings)
     made = hold_out(parts, {"test": test, "valid": valid}, seed, warnings)
     parts = {name: _prompted(part, before) for name, part in parts.items()}
-    benches = {**_benches(sts, "sts", read_pairs), **_benches(retrieval, "retrieval", read_retrieval)}
-    for bench in benches.values():
-        warnings += getattr(bench, "warnings", [])
+    benches = load_benches(sts, retrieval, warnings)
     about = {
         "source": _name(spec), "kind": "text", "target": "none", "warnings": warnings, "labelled": 0,
         "split": {"seed": seed, "made": made, "given": sorted(found),
@@ -164,6 +162,14 @@ def _prompted(part: Part, prompts: Mapping[str, str]) -> Part:
 
 
 # what vectors are measured on -----------------------------------------------------------------------------------------
+
+
+def load_benches(sts: Any, retrieval: Any, warnings: list[str]) -> dict[str, Any]:
+    """What models of texts are measured on, by name, see `load_texts`; what there is to say of it goes to `warnings`."""
+    found = {**_benches(sts, "sts", read_pairs), **_benches(retrieval, "retrieval", read_retrieval)}
+    for bench in found.values():
+        warnings += getattr(bench, "warnings", [])
+    return found
 
 
 def _benches(given: Any, kind: str, read: Any) -> dict[str, Any]:

@@ -58,7 +58,7 @@ from limbeck.functional.preference import (
     redi,
     sequence_log_probabilities,
 )
-from limbeck.functional.ranking import in_batch_contrastive, margin_mse
+from limbeck.functional.ranking import in_batch_contrastive, margin_mse, soft_binary_cross_entropy
 from limbeck.functional.relations import cka, cka_distance, cka_rbf, gram_rows_mse, relation_angle, relation_distance
 from limbeck.functional.response import (
     cross_entropy,

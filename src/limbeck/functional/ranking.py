@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from limbeck.functional.core import Reduction, objective, reduce
@@ -28,3 +29,16 @@ def in_batch_contrastive(student: Tensor) -> Tensor:
     et al., 2020.
     """
     return -student.log_softmax(-1)[:, 0].mean()
+
+
+@objective(per="item", student="logits", teacher="logits")
+def soft_binary_cross_entropy(student: Tensor, teacher: Tensor, *, mask: Tensor | None = None,
+                              reduction: Reduction = "mean") -> Tensor:  # fmt: skip
+    """Mean over candidates of -(t log sigmoid(z) + (1 - t) log(1 - sigmoid(z))), z logits, t from 0 to 1. Values [rows].
+
+    z and t [rows, candidates]. Not 0 at equality, where it is the entropy of t; its gradient is (sigmoid(z) - t) / candidates.
+    Source: the cross-encoder's loss of Trans-Encoder (Liu et al., 2022).
+    """
+    return reduce(
+        F.binary_cross_entropy_with_logits(student, teacher.detach(), reduction="none").mean(1), mask, reduction
+    )

@@ -12,7 +12,7 @@ from typing import Any
 
 from limbeck.errors import ArgumentError, nearest
 
-NEEDS = ("logits", "features", "answers", "labels", "unlabelled", "preferences", "prompts", "translations")
+NEEDS = ("logits", "features", "answers", "labels", "unlabelled", "preferences", "prompts", "translations", "pairs")
 FIELDS = (
     "classifiers", "drafters", "embeddings", "generative", "graphs-data", "language", "multimodal", "served", "students",
 )  # fmt: skip
@@ -89,7 +89,8 @@ def recipe(*, paper: str, year: int, field: str, needs: tuple[str, ...] = ("logi
     """Declare a function of a job as a recipe. Its name is the function's.
 
     `needs`: what the user must have, out of "logits" (a teacher), "features" (its inside), "answers" (it writes), "labels",
-    "unlabelled" inputs, "preferences" (chosen and rejected answers), "prompts" to be answered, texts with "translations".
+    "unlabelled" inputs, "preferences" (chosen and rejected answers), "prompts" to be answered, texts with "translations",
+    "pairs" of texts.
     """
     if field not in FIELDS:
         raise TypeError(f"field={field!r}: expected one of {FIELDS}")

@@ -17,7 +17,7 @@ from limbeck.data.translations import translated_part
 from limbeck.students.bert import bert_config
 from limbeck.students.declare import seeded
 from limbeck.students.encoders import SentenceEncoder, StaticEncoder, around
-from limbeck.students.rankers import Ranker, VectorRanker
+from limbeck.students.rankers import Ranker, VectorRanker, ranker
 from limbeck.teachers.base import ModuleTeacher
 
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "and", "or", "not", "of"]
@@ -74,17 +74,21 @@ def embedding_toy(width: int = 12, translated: bool = False) -> tuple[Data, Stat
     return Data("toy", "text", parts, "none", about=about), student, ModuleTeacher(teacher.eval())
 
 
-def ranking_toy() -> tuple[Data, Ranker, ModuleTeacher]:
-    """24 queries with three candidates each, a ranker of static vectors, and another one as its teacher."""
+def ranking_toy(body: bool = False) -> tuple[Data, Ranker, ModuleTeacher]:
+    """24 queries with three candidates each, a ranker of static vectors, and another one as its teacher; `body`: of BERTs."""
     texts = embedding_toy()[0].train.texts  # type: ignore[attr-defined]
     rows = [[texts[(i + step) % 40] for step in (3, 11, 19)] for i in range(24)]
     parts: dict[str, Part] = {
         "train": RankingPart("train", texts[:16], rows[:16]), "test": RankingPart("test", texts[16:24], rows[16:]),
     }  # fmt: skip
-    with seeded(0):
-        student, teacher = (VectorRanker(StaticEncoder(ToyTokens.size, 12, 12)) for _ in range(2))
-    for module in (student, teacher):
-        module.encoder.tokenizer = ToyTokens()
+    if body:
+        _, one, other = words_toy()
+        student, teacher = ranker("cosine", one), ranker("cosine", other.module)  # type: ignore[arg-type]
+    else:
+        with seeded(0):
+            student, teacher = (VectorRanker(StaticEncoder(ToyTokens.size, 12, 12)) for _ in range(2))
+        for module in (student, teacher):
+            module.encoder.tokenizer = ToyTokens()
     return Data("toy", "text", parts, "none"), student, ModuleTeacher(teacher.eval())
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,14 +11,17 @@ from torch import Tensor, nn
 
 from limbeck.data.base import Batch, Data, Inputs, Part
 from limbeck.data.rankings import RankingPart, load_rankings
-from limbeck.data.texts import Retrieval
-from limbeck.errors import ArgumentError, ModelError, SignalError
+from limbeck.data.texts import Pairs, Retrieval
+from limbeck.errors import ArgumentError, DataError, ModelError, SignalError
+from limbeck.evaluation.modes import device_of
 from limbeck.students.rankers import Ranker, VectorRanker, ranker
 from limbeck.tasks.base import Task
-from limbeck.teachers.base import Teacher
+from limbeck.teachers.base import Teacher, as_teacher
+from limbeck.training.progress import counting
 
 if TYPE_CHECKING:
     from limbeck.objectives import Objective
+    from limbeck.training.job import Job
 
 DEPTH = 50  # documents, the best by BM25, that a ranker without vectors of documents puts into order
 
@@ -57,7 +60,7 @@ class Ranking(Task):
 
     def __init__(self) -> None:
         self.length: int | None = None
-        self.benches: dict[str, Retrieval] = {}
+        self.benches: dict[str, Pairs | Retrieval] = {}
 
     def load(self, spec: Any, models: Sequence[Any] = (), **options: Any) -> Data:
         """See `limbeck.data.rankings.load_rankings`; `length`: how many tokens of a text count in training."""
@@ -101,22 +104,38 @@ class Ranking(Task):
         scores: dict[str, float] = {}
         if isinstance(module := getattr(model, "module", model), Ranker):
             for name, bench in self.benches.items():
-                found = scores_of(module, bench)
+                found = self.spearman(model, bench) if isinstance(bench, Pairs) else scores_of(module, bench)
                 scores |= {f"{name}: {key}" if len(self.benches) > 1 else key: value for key, value in found.items()}
-        own = self._scores(model, part)
-        scores["first_is_first"] = float((own.argmax(1) == 0).float().mean())
-        agreement = {}
-        if teacher is not None and own.shape[1] > 1:
-            agreement = {"order_agreement": order_agreement(own, self._scores(teacher, part))}
+        own, agreement = self.scored(model, part), {}
+        if own.shape[1] > 1:
+            scores["first_is_first"] = float((own.argmax(1) == 0).float().mean())
+            if teacher is not None:
+                agreement = {"order_agreement": order_agreement(own, self.scored(teacher, part))}
         return {"scores": scores, "agreement": agreement, "reliability": []}
 
-    def _scores(self, model: Any, part: Part) -> Tensor:
-        from limbeck.teachers.base import as_teacher
-
-        teacher = as_teacher(model)
+    def scored(self, model: Any, part: Part, progress: Callable[[int, int], None] | None = None) -> Tensor:
+        """The scores [rows, candidates] that a model gives a part's rows, float32; the longest rows are read first."""
+        teacher, device = as_teacher(model), torch.device("cpu")
+        for module in teacher.modules():
+            device = device_of(module)
+        order = torch.arange(len(part))
+        if isinstance(part, RankingPart):
+            order = torch.tensor([-max(map(len, texts)) for texts in part.documents]).argsort(stable=True)
+        found = []
         with torch.no_grad():
-            return torch.cat([teacher.read(part.batch(some), ["scores"], self)["scores"].float().cpu()
-                              for some in torch.arange(len(part)).split(64)])  # fmt: skip
+            for places in order.split(64):
+                found.append(teacher.read(part.batch(places).to(device), ["scores"], self)["scores"].float().cpu())
+                if progress is not None:
+                    progress(sum(map(len, found)), len(part))
+        every = torch.cat(found)
+        return torch.empty_like(every).index_copy_(0, order, every)
+
+    def spearman(self, model: Any, pairs: Pairs) -> dict[str, float]:
+        """How the scores of pairs are ordered as their similarities are."""
+        from limbeck.evaluation.embeddings import spearman
+
+        part = RankingPart(pairs.name, pairs.first, [[text] for text in pairs.second])
+        return {"spearman": spearman(self.scored(model, part)[:, 0].numpy(), pairs.similarity)}
 
     def check(self, data: Data, models: dict[str, nn.Module]) -> None:
         """Raise where a model is no ranker; warn where a cosine cannot reach the margins of given scores."""
@@ -164,3 +183,18 @@ def scores_of(module: Ranker, bench: Retrieval) -> dict[str, float]:
             module.train(was)
             found[row, best] = 1 + scores - scores.min()
     return ranking_scores(bench, found)
+
+
+def labelled_pairs(job: Job, models: Sequence[Ranker], both_orders: bool) -> RankingPart:
+    """The pairs of a job's training part, labelled from 0 to 1 by the mean of models: cosines clipped, logits by a sigmoid."""
+    part = job.data.train
+    if not isinstance(part, RankingPart):
+        raise DataError(f"The data {job.data.name!r} have no pairs of texts: give query and documents.")
+    if job.rehearsal:
+        return part.pairs(torch.zeros(len(part), part.candidates), both_orders)
+    found = []
+    for model in models:
+        with counting("labels of pairs") as progress:
+            scores = job.task.scored(model, part, progress)  # type: ignore[attr-defined]
+        found.append(scores.clamp(0, 1) if isinstance(model, VectorRanker) else scores.sigmoid())
+    return part.pairs(torch.stack(found).mean(0), both_orders)
