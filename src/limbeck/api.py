@@ -174,7 +174,7 @@ def prepare(recipe: Any = None, *, teacher: Any = None, student: Any = None, dat
             f"The recipe {bound.recipe.name!r} is for {', '.join(bound.recipe.tasks)}, and this task is {the_task.name}."
             " `limbeck recipes` shows which recipe fits what you have."
         )
-    the_teacher = None if model is None else as_teacher(model)
+    the_teacher = None if model is None else the_task.taught(as_teacher(model), given)
     module = model if isinstance(model, nn.Module) else None
     if module is not None and module is student:
         raise ArgumentError(

@@ -161,7 +161,7 @@ def _documents(found: Corpus, encoder: Any, task: Any, store: Path) -> np.ndarra
 
     part = text_part("train", _rests(found))
     data = Data("documents", "text", {"train": part}, "none", about={})
-    stored = run_once(as_teacher(encoder), data, task, ["embedding"], str(store), None)
+    stored = run_once(as_teacher(encoder), data, task, ["embedding"], str(store), None, [])
     return vectors(task, stored, part)
 
 

@@ -168,7 +168,7 @@ class Trial:
                        "summary": recipe.summary},
             "task": job.task.name, "learns alone": job.task.learns_alone,
             "data": describe_data(job.data, part), "machine": describe_machine(),
-            "training_seconds": [round(value, 3) for value in self.seconds],
+            "training_seconds": [round(value, 3) for value in self.seconds], "teacher_passes": job.passes,
             "models": models, "confusion": confusion, "exports": [], "warnings": list(dict.fromkeys(warnings)),
             "command": command(self.config, self.folder), "python": python(self.config, self.folder), **written,
         }  # fmt: skip

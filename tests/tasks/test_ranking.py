@@ -5,16 +5,18 @@ import pytest
 import torch
 
 import limbeck as lb
-from embedding_toys import TEXTS, encoder, make_tokenizer, same
+from embedding_toys import TEXTS, encoder, make_tokenizer, same, transformers
 from limbeck import functional as f
 from limbeck.data.rankings import load_rankings
 from limbeck.errors import ArgumentError, DataError, ModelError
 from limbeck.recipes.toy_embedding import ranking_toy
 from limbeck.students.encoders import static
-from limbeck.students.rankers import KINDS, max_sim, ranker
+from limbeck.students.rankers import KINDS, NONE, max_sim, ranker
 from limbeck.students.save import load_module, save_model
 from limbeck.tasks import resolve
-from limbeck.tasks.ranking import GivenScores, order_agreement, scores_of
+from limbeck.tasks.ranking import order_agreement, scores_of
+from limbeck.teachers.base import as_teacher
+from limbeck.teachers.scores import GivenScores
 
 pandas = pytest.importorskip("pandas")
 
@@ -174,3 +176,104 @@ def test_triples_and_what_is_left_out():
     assert found.train.documents == [["two", "three"]] * 2
     assert len(found.about["warnings"]) == 2
     assert len(ranking_toy()[0].train) == 16
+
+
+def test_the_answer_of_another_row_is_no_negative():
+    module = made("cosine").eval()
+    queries, documents = TEXTS[:3], [TEXTS[5], TEXTS[6], TEXTS[5], TEXTS[7], TEXTS[8], TEXTS[5]]  # two candidates each
+    with torch.no_grad():
+        found = module(**module.prepare(queries, documents))
+    assert (found["in_batch"] == NONE).sum() == 2 + 2  # rows 0 and 1 share their answer, and row 2 has it as a negative
+    assert found["in_batch"][0].eq(NONE).tolist() == [False, False, True, False, False, True]
+    by_hand = [[float(module.score_all([query], [text])[0, 0]) for text in documents] for query in queries]
+    kept = [[0, 1, 3, 4], [2, 3, 4, 1], [4, 5, 0, 1, 2, 3]]
+    expected = np.mean(
+        [np.log(np.exp([row[i] for i in places]).sum()) - row[places[0]] for row, places in zip(by_hand, kept)]
+    )
+    assert float(f.in_batch_contrastive(found["in_batch"])) == pytest.approx(expected, abs=1e-5)
+
+
+def test_several_teachers_come_to_one_scale():
+    large, small, data = made("dot", seed=1), made("cosine", seed=2), load_rankings(rows(scores=False), test=0)
+    task = resolve("ranking")
+    teacher = task.taught(as_teacher([large, small]), data)
+    found = [task.scored(model, data.train) for model in (large, small)]
+    expected = sum((scores - scores.mean()) / scores.std() for scores in found) / 2
+    same(task.scored(teacher, data.train), expected, 1e-4)
+    stretched = made("dot", seed=1)
+    with torch.no_grad():
+        stretched.log_scale.add_(3.0)
+    again = task.taught(as_teacher([stretched, small]), data)
+    same(task.scored(again, data.train), expected, 1e-4)  # its factor counts nothing
+    assert again.identity() != teacher.identity()
+    run = lb.distill("margin_mse", task="ranking", teacher=[large, small], student=made("dot", seed=3), data=rows(scores=False),
+                     test=4, epochs=2, batch_size=8, progress=False, measure=False)  # fmt: skip
+    assert run.record["models"][0]["role"] == "teacher"
+    with torch.no_grad():
+        stretched.encoder.body.embeddings.word_embeddings.weight.zero_()
+        stretched.encoder.body.embeddings.position_embeddings.weight.zero_()
+        for layer in stretched.encoder.body.encoder.layer:
+            layer.output.LayerNorm.weight.zero_()
+    with pytest.raises(ModelError, match="every candidate the same score"):
+        task.taught(as_teacher([stretched, small]), data)
+
+
+def test_a_teacher_reads_each_row_once(tmp_path, monkeypatch):
+    teacher, read = made("late"), []
+    monkeypatch.setattr(type(teacher), "forward", counted(type(teacher).forward, teacher, read))
+    options = {"task": "ranking", "teacher": teacher, "data": rows(scores=False), "test": 4, "batch_size": 8, "progress": False,
+               "measure": False, "store": str(tmp_path / "scores")}  # fmt: skip
+    run = lb.distill("score_mse", student=made("dot", seed=3), epochs=5, **options)
+    assert [each["rows"] for each in run.record["teacher_passes"]] == [20]
+    assert read == [2, 20, 4, 4]  # a look at its shapes, the rows, the test part for its own scores and for the agreement
+    read.clear()
+    again = lb.distill("score_mse", student=made("dot", seed=3), epochs=1, **options)
+    assert again.record["teacher_passes"] == []
+    assert read == [2, 4, 4]
+
+
+def counted(forward, module, seen):
+    def call(self, **inputs):
+        if self is module:
+            seen.append(len(inputs["query_input_ids"]))
+        return forward(self, **inputs)
+
+    return call
+
+
+def test_a_long_query_is_cut_too():
+    module = made("cross")
+    found = module.prepare(["one two and " * 30], ["three"])
+    assert found["input_ids"].shape == (1, 1, 32)
+
+
+def classifier(folder, labels=1):
+    config = transformers.BertConfig(
+        vocab_size=len(make_tokenizer()), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+        max_position_embeddings=32, num_labels=labels, initializer_range=0.3,
+    )  # fmt: skip
+    model = transformers.BertForSequenceClassification(config).eval()
+    model.save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+    return model
+
+
+def test_a_cross_encoder_of_others_teaches(tmp_path):
+    theirs, tokenizer = classifier(tmp_path / "cross"), make_tokenizer()
+    lb.distill("margin_mse", task="ranking", teacher=str(tmp_path / "cross"), student=made("dot"), data=rows(scores=False),
+                     test=4, steps=2, progress=False, measure=False, out=tmp_path / "run")  # fmt: skip
+    data = load_rankings(rows(scores=False), test=0)
+    module = (
+        resolve("ranking").pretrained(str(tmp_path / "cross"), role="teacher", trust_remote_code=False, seed=0).eval()
+    )
+    with torch.no_grad():
+        inputs = tokenizer([data.train.queries[0]] * 3, data.train.documents[0], return_tensors="pt", padding=True)
+        expected = theirs(**inputs).logits[:, 0]
+    same(resolve("ranking").scored(module, data.train)[0], expected)
+    save_model(module, tmp_path / "saved", task=resolve("ranking"))
+    same(resolve("ranking").scored(load_module(tmp_path / "saved"), data.train)[0], expected)
+    assert "samples in" in (tmp_path / "run" / "report.html").read_text()
+    classifier(tmp_path / "three", labels=3)
+    with pytest.raises(ModelError, match="has 3 outputs"):
+        lb.distill("margin_mse", task="ranking", teacher=str(tmp_path / "three"), student=made("dot"), data=rows(scores=False),
+                   test=4, steps=2, progress=False)  # fmt: skip

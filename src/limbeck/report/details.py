@@ -115,6 +115,7 @@ def again(record: Record) -> list[Html | None]:
         ("Arguments", ", ".join(f"{name}={value}" for name, value in (recipe.get("arguments") or {}).items())),
         ("Seeds", ", ".join(map(str, record.get("seeds") or []))),
         ("Time", numbers.duration(number(record["seconds"])) if number(record.get("seconds")) is not None else None),
+        *_passes(record),
         ("Limbeck", record.get("limbeck")),
         *flat(record.get("versions")),
         *flat(record.get("machine")),
@@ -122,6 +123,20 @@ def again(record: Record) -> list[Html | None]:
     lines = [code("In a shell", str(record["command"]), shell=True)] if record.get("command") else []
     lines += [code("In Python", str(record["python"]))] if record.get("python") else []
     return [*lines, _config(record.get("config")), facts(pairs)]
+
+
+def _passes(record: Record) -> list[tuple[str, str]]:
+    """What the teacher read once for all, how fast, and its share of the run."""
+    total, lines = number(record.get("seconds")), []
+    for given in record.get("teacher_passes") or []:
+        rows, seconds = number(given.get("rows")), positive(given.get("seconds"))
+        if rows is None or seconds is None:
+            continue
+        share = f", {seconds / total:.0%} of the time" if total else ""
+        lines.append(
+            f"{rows:,.0f} {given.get('what')} in {numbers.duration(seconds)} ({rows / seconds:,.0f} a second){share}"
+        )
+    return [("The teacher read once", "; ".join(lines))] if lines else []
 
 
 def _config(config: Any) -> Html | None:

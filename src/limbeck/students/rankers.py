@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from limbeck._optional import need
 from limbeck.errors import ArgumentError, ModelError, nearest
 from limbeck.evaluation.modes import device_of, evaluating
 from limbeck.students.declare import builder, seeded
@@ -25,6 +26,7 @@ from limbeck.tasks.text import length_limit, tokenize
 KINDS = ("dot", "cosine", "late", "cross")
 Kind = Literal["dot", "cosine", "late", "cross"]
 Inputs = dict[str, Tensor]
+NONE = -1e4  # the score of what is not compared
 
 
 class Ranker(nn.Module):
@@ -55,7 +57,8 @@ class Ranker(nn.Module):
 
     def forward(self, **inputs: Tensor) -> dict[str, Tensor]:
         """{"scores": [batch, candidates]}, and where documents are indexed "in_batch" [batch, batch x candidates]: of every
-        query with the candidates of all, its own first one first.
+        query with the candidates of all, its own first one first. Where another row has that document too, it is no negative:
+        its score is `NONE`.
         """
         query = self.vectors(inputs["query_input_ids"], inputs["query_attention_mask"])
         document = self.vectors(inputs["document_input_ids"], inputs["document_attention_mask"])
@@ -65,7 +68,10 @@ class Ranker(nn.Module):
         own = torch.arange(batch, device=every.device)[:, None] * count
         places = torch.arange(every.shape[1], device=every.device)
         first = (places[None] + own) % every.shape[1]  # rolled, so that the first candidate is in column 0
-        return {"scores": every.gather(1, own + places[None, :count]), "in_batch": every.gather(1, first)}
+        ids = inputs["document_input_ids"]
+        again = (ids[None] == ids[own]).all(-1) & (places[None] != own)  # [batch, batch x candidates]
+        return {"scores": every.gather(1, own + places[None, :count]),
+                "in_batch": every.masked_fill(again, NONE).gather(1, first)}  # fmt: skip
 
     def vectors(self, input_ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """What a text is compared by, and which of it counts."""
@@ -149,7 +155,7 @@ class CrossRanker(Ranker):
         count = len(documents) // len(queries)
         limits = [longest, self.encoder.max_length, length_limit(self.encoder, self.tokenizer)]
         found = self.tokenizer(
-            [query for query in queries for _ in range(count)], list(documents), truncation="only_second", padding=True,
+            [query for query in queries for _ in range(count)], list(documents), truncation="longest_first", padding=True,
             max_length=min((limit for limit in limits if limit), default=512), return_tensors="pt",
         )  # fmt: skip
         kept = ("input_ids", "attention_mask", "token_type_ids")
@@ -165,6 +171,34 @@ class CrossRanker(Ranker):
 
         state = pooled(self.encoder.body(**flat)[0], flat["attention_mask"], self.encoder.pooling)
         return {"scores": self.head(state).view(batch, count)}
+
+
+class PairClassifier(CrossRanker):
+    """A Transformers classifier of pairs with one output, whose logit is the score: a cross-encoder as others save it."""
+
+    limbeck_settings = SentenceEncoder.limbeck_settings
+
+    def __init__(self, model: Any):
+        Ranker.__init__(self)
+        model.max_length = None
+        self.encoder = model
+
+    def forward(self, **inputs: Tensor) -> dict[str, Tensor]:
+        """{"scores": [batch, candidates]} of token ids [batch, candidates, tokens]."""
+        batch, count, _ = inputs["input_ids"].shape
+        return {
+            "scores": self.encoder(**{name: value.flatten(0, 1) for name, value in inputs.items()}).logits.view(
+                batch, count
+            )
+        }
+
+
+@builder
+def pair_classifier(config: dict[str, Any]) -> PairClassifier:
+    """A classifier of pairs from its config (`config.to_dict()`), randomly initialised. Needs `language`."""
+    transformers = need("transformers", "language")
+    kind = transformers.CONFIG_MAPPING[config["model_type"]]
+    return PairClassifier(transformers.AutoModelForSequenceClassification.from_config(kind.from_dict(config)))
 
 
 @builder

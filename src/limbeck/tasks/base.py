@@ -14,6 +14,7 @@ from limbeck.signals.taps import Taps
 
 if TYPE_CHECKING:
     from limbeck.objectives import Objective
+    from limbeck.teachers.base import Teacher
 
 
 Distance = tuple[str, float]
@@ -35,6 +36,8 @@ class Task:
     learns_alone: bool = True  # whether a student can be trained on its data without a teacher
     writes: bool = False  # whether its models write text
     builders: Mapping[str, Any] = {}  # what a student's word ("encoder") builds, where here it is another model
+    at_once: int = 256  # samples that a teacher reads at once in a pass of its own
+    kept_as: str = "float16"  # how what it says then is kept
     tokenized: bool = False  # whether what the data are depends on a tokenizer, so that the models are loaded first
 
     # what it is about
@@ -47,6 +50,10 @@ class Task:
     def pretrained(self, name: str, *, role: str, trust_remote_code: bool, seed: int) -> nn.Module | None:
         """A model of this task from a folder or hub name of Transformers; None where it is one with a head as saved."""
         return None
+
+    def taught(self, teacher: Teacher, data: Data) -> Teacher:
+        """The teacher as models of this task learn from it: by default as it is."""
+        return teacher
 
     # how a model is run
     def view(self, batch: Batch, module: nn.Module | None, role: str) -> Inputs:

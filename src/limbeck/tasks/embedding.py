@@ -28,6 +28,7 @@ class Embedding(Task):
     best = ("cosine", "max")
     default_recipe = "leaf"
     measures = tokenized = True
+    at_once = 2048  # so that texts of like length are read together
     learns_alone = False
     builders = {"encoder": small_encoder}
     exports = ("onnx", "onnx-int8", "safetensors", "sentence-transformers", "static-int8")

@@ -1,4 +1,4 @@
-"""Ranking: candidates of a query get scores. Teachers may be models, or scores that stand in the data."""
+"""Ranking: candidates of a query get scores."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from limbeck.data.base import Batch, Data, Inputs, Part
 from limbeck.data.rankings import RankingPart, load_rankings
 from limbeck.data.texts import Pairs, Retrieval
-from limbeck.errors import ArgumentError, DataError, ModelError, SignalError
+from limbeck.errors import ArgumentError, DataError, ModelError
 from limbeck.evaluation.modes import device_of
 from limbeck.students.rankers import Ranker, VectorRanker, ranker
 from limbeck.tasks.base import Task
 from limbeck.teachers.base import Teacher, as_teacher
+from limbeck.teachers.ensemble import Ensemble
+from limbeck.teachers.scores import GivenScores, ScoreEnsemble
 from limbeck.training.progress import counting
 
 if TYPE_CHECKING:
@@ -24,28 +26,6 @@ if TYPE_CHECKING:
     from limbeck.training.job import Job
 
 DEPTH = 50  # documents, the best by BM25, that a ranker without vectors of documents puts into order
-
-
-class GivenScores(Teacher):
-    """The teacher's scores that stand in the data, in the column scores. On the command line: teacher=scores."""
-
-    stored = True
-
-    def read(self, batch: Batch, taps: Sequence[str], task: Task, *, progress: float = 0.0) -> dict[str, Any]:
-        if "scores" not in batch.extra or list(taps) != ["scores"]:
-            raise SignalError(f"The data give scores of their candidates, or none; asked for were {list(taps)}.")
-        return {"scores": batch.extra["scores"].to(batch.ids.device)}
-
-    def identity(self) -> str:
-        return "scores of the data"
-
-    def check(self, data: Any) -> None:
-        """Raise where rows have no scores."""
-        if any(getattr(part, "scores", None) is None for part in data.parts.values()):
-            raise ArgumentError(
-                f"teacher=scores: the data {data.name!r} have no column scores, with a number for each candidate. Give one, or "
-                "a model as teacher."
-            )
 
 
 class Ranking(Task):
@@ -56,6 +36,7 @@ class Ranking(Task):
     best = ("ndcg@10", "max")
     default_recipe = "margin_mse"
     measures = tokenized = True
+    at_once, kept_as = 64, "float32"
     exports = ("safetensors",)
 
     def __init__(self) -> None:
@@ -74,7 +55,13 @@ class Ranking(Task):
     def pretrained(self, name: str, *, role: str, trust_remote_code: bool, seed: int) -> Any:
         if name == "scores" and role == "teacher":
             return GivenScores()
-        return ranker("dot", name, seed=seed)
+        from limbeck.teachers.load_encoders import read_pair_classifier
+
+        found = read_pair_classifier(name, trust_remote_code=trust_remote_code)
+        return ranker("dot", name, seed=seed) if found is None else found
+
+    def taught(self, teacher: Teacher, data: Data) -> Teacher:
+        return ScoreEnsemble(teacher, data, self) if isinstance(teacher, Ensemble) else teacher
 
     # how a model is run
     def view(self, batch: Batch, module: nn.Module | None, role: str) -> Inputs:

@@ -13,6 +13,7 @@ from limbeck._optional import need
 from limbeck.errors import ModelError
 from limbeck.students.encoders import POOLINGS, Encoder, around, static
 from limbeck.students.pretrained import attach, check_keys, from_pretrained, read_part, unreachable
+from limbeck.students.rankers import PairClassifier
 
 MODULES = "modules.json"
 OF_POOLING = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls", "pooling_mode_lasttoken": "last"}
@@ -53,6 +54,36 @@ def read_encoder(name: str, *, trust_remote_code: bool = False, seed: int = 0) -
     if dense is not None:
         _fill_dense(module, dense, name)
     return module
+
+
+def read_pair_classifier(name: str, *, trust_remote_code: bool = False) -> PairClassifier | None:
+    """A cross-encoder that was saved as a classifier with one output; None where the model is no classifier.
+
+    Raises ModelError for one of several outputs.
+    """
+    config = _config(_folder(name))
+    if not any(str(kind).endswith("ForSequenceClassification") for kind in config.get("architectures") or []):
+        return None
+    transformers = need("transformers", "language")
+    source: dict[str, Any] = {
+        "trust_remote_code": trust_remote_code,
+        "local_files_only": Path(name).is_dir() or unreachable(),
+    }
+    try:
+        model, report = from_pretrained(transformers.AutoModelForSequenceClassification, name, **source)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise ModelError(f"{name!r} could not be loaded from safetensors: {error}") from error
+    check_keys(repr(name), report["missing_keys"], (), report["mismatched_keys"])
+    if model.config.num_labels != 1:
+        raise ModelError(f"{name!r} has {model.config.num_labels} outputs; a model that scores pairs has one.")
+    attach(model, name, **source)
+    if getattr(model, "tokenizer", None) is None:
+        model.tokenizer = read_part(name, "tokenizer", **source)
+    made = PairClassifier(model)
+    config = {key: value for key, value in model.config.to_diff_dict().items() if key not in ("id2label", "label2id")}
+    arguments = {"config": config | {"model_type": model.config.model_type, "num_labels": 1}}
+    made.limbeck_spec = {"builder": "limbeck.students.rankers:pair_classifier", "arguments": arguments}  # type: ignore
+    return made
 
 
 def _folder(name: str) -> Path:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -21,27 +22,48 @@ if TYPE_CHECKING:
     from limbeck.tasks.base import Task
     from limbeck.training.folder import RunFolder
 
-AT_ONCE = 2048  # samples of a pass: many, so that texts of like length can be read together
+
+class Pass:
+    """Counts what a teacher's pass reads, moves a bar if there is one, and says what it took: for the report."""
+
+    def __init__(self, what: str, bar: Callable[[int, int], None] | None):
+        self.what, self.bar, self.begun = what, bar, time.perf_counter()
+        self.first, self.last = 0, 0  # after the first batch and the last one
+
+    def __call__(self, done: int, total: int) -> None:
+        self.first, self.last = self.first or done, done
+        if self.bar is not None:
+            self.bar(done, total)
+
+    def record(self, passes: list[dict[str, Any]], batch: int) -> None:
+        """Add what was read now, and not before this process."""
+        rows = self.last - self.first + min(batch, self.first)
+        if rows:
+            passes.append({"what": self.what, "rows": rows, "seconds": round(time.perf_counter() - self.begun, 3)})
 
 
-def run_once(teacher: Teacher, data: Data, task: Task, taps: Sequence[str], at: str | None,
-             home: RunFolder | None) -> StoredTeacher:  # fmt: skip
+def run_once(teacher: Teacher, data: Data, task: Task, taps: Sequence[str], at: str | None, home: RunFolder | None,
+             passes: list[dict[str, Any]]) -> StoredTeacher:  # fmt: skip
     """A teacher's signals of the training part, in a store: at `at`, in the run's folder, or in one of this process.
 
-    Matrix products are in bfloat16 where that is fast. An interrupted pass goes on where it stopped.
+    Matrix products are in bfloat16 where that is fast. An interrupted pass goes on where it stopped, less what is not yet a
+    file: some rounds of `task.at_once`. What was read, and how long it took, is added to `passes`.
     """
     from limbeck.signals.store import store_signals
 
     folder = Path(at) if at is not None else _place(home, "signals")
     modules = teacher.modules()
     device = device_of(modules[0]) if modules else torch.device("cpu")
-    with counting("teacher's pass") as progress, torch.autocast(device.type, torch.bfloat16, enabled=fast_bf16(device)):
-        store = store_signals(teacher, data, folder, task=task, taps=list(taps), parts=["train"], batch_size=AT_ONCE,
-                              shard_rows=4 * AT_ONCE, progress=progress)  # fmt: skip
+    with counting("teacher's pass") as bar, torch.autocast(device.type, torch.bfloat16, enabled=fast_bf16(device)):
+        progress = Pass("samples", bar)
+        store = store_signals(teacher, data, folder, task=task, taps=list(taps), parts=["train"], batch_size=task.at_once,
+                              shard_rows=2048, dtype=task.kept_as, progress=progress)  # fmt: skip
+        progress.record(passes, task.at_once)
     return StoredTeacher(store)
 
 
-def token_vectors_once(teacher: ModuleTeacher, count: int, home: RunFolder | None) -> Tensor:
+def token_vectors_once(teacher: ModuleTeacher, count: int, home: RunFolder | None,
+                       passes: list[dict[str, Any]]) -> Tensor:  # fmt: skip
     """`token_vectors` of a teacher, kept in the run's folder under the hash of the teacher."""
     from safetensors.torch import load_file, save_file
 
@@ -50,8 +72,10 @@ def token_vectors_once(teacher: ModuleTeacher, count: int, home: RunFolder | Non
     file = _place(home, "tokens") / f"{teacher.identity()[:16]}-{count}.safetensors"
     if file.is_file():
         return load_file(file)["vectors"]
-    with counting("teacher's tokens") as progress:
+    with counting("teacher's tokens") as bar:
+        progress = Pass("single tokens", bar)
         vectors = token_vectors(teacher.module, count, progress=progress)
+        progress.record(passes, count)
     file.parent.mkdir(parents=True, exist_ok=True)
     aside = file.with_suffix(".tmp")
     save_file({"vectors": vectors}, aside)

@@ -59,6 +59,7 @@ class Job:
     shelf: Shelf | None = None
     rehearsal: bool = False
     kept: dict[Any, Any] = field(default_factory=dict)  # what was made once for all trainings of this job
+    passes: list[dict[str, Any]] = field(default_factory=list)  # what the teacher read for that, and how long it took
 
     # parts of a plan
     def stage(self, objective: Objective, *, name: str = "train", student: nn.Module | None = None,
@@ -145,7 +146,7 @@ class Job:
             return self.teacher
         home = None if self.shelf is None else self.shelf.folder
         if (taps, at) not in self.kept:
-            self.kept[taps, at] = run_once(self.teacher, self.data, self.task, taps, at, home)
+            self.kept[taps, at] = run_once(self.teacher, self.data, self.task, taps, at, home, self.passes)
         return self.kept[taps, at]
 
     def begin_rows(self, rows: str, a: float = 1e-4) -> None:
@@ -175,7 +176,7 @@ class Job:
         assert isinstance(self.teacher, ModuleTeacher) and isinstance(self.student, StaticEncoder)
         if "rows" not in self.kept:
             home = None if self.shelf is None else self.shelf.folder
-            self.kept["rows"] = token_vectors_once(self.teacher, self.student.vocabulary, home)
+            self.kept["rows"] = token_vectors_once(self.teacher, self.student.vocabulary, home, self.passes)
         begin_at_tokens(self.student, self.kept["rows"], a)
 
     # what is at hand

@@ -33,7 +33,8 @@ def trans_encoder(job: Job, cycles: int = 3, cross_epochs: float = 1.0, ends: Li
     """
     from limbeck.students.encoders import SentenceEncoder
     from limbeck.students.rankers import VectorRanker, ranker
-    from limbeck.tasks.ranking import GivenScores, labelled_pairs
+    from limbeck.tasks.ranking import labelled_pairs
+    from limbeck.teachers.scores import GivenScores
     from limbeck.training.job import derive
 
     first = job.student
