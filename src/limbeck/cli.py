@@ -151,7 +151,8 @@ def distill(words: Words = None, config: Config = None, json_: Json = False,
     - data: digits, breast_cancer, wine, a CSV/JSONL/Parquet file, an image folder, a `datasets` name
     - about the data: label= text= features= labelled=100 valid=0.1 test=0.2 unlabelled=FILE augment=crop_flip image_size=
     - about texts for language models: tokenizer= length= pack= prompt= response= messages=
-    - about texts that get vectors: sts=PAIRS retrieval=FOLDER prompts= (what they are measured on, what is put before them)
+    - about texts that get vectors: sts=PAIRS retrieval=FOLDER forms=true prompts= (what they are measured on, also in
+      bytes, signs and fewer numbers; what is put before them)
     - about the training: epochs= batch_size= learning_rate= precision=bf16 accumulate= clip= ema= patience= seed= ...
     - about memory: teacher_precision=bf16 teacher_device=cuda:1 checkpointing=true shard=true (with torchrun)
     - about the report: generate=64 (prompts that teacher and student answer) checker=final

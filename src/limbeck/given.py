@@ -15,7 +15,7 @@ DATA_OPTIONS = (
     # of texts for language models
     "tokenizer", "length", "long", "pack", "prompt", "response", "messages", "template", "stream", "buffer", "domain",
     # of texts for vectors
-    "sts", "retrieval", "prompts", "translation",
+    "sts", "retrieval", "prompts", "translation", "forms",
 )  # fmt: skip
 
 

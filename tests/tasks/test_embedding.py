@@ -9,6 +9,7 @@ from limbeck.data.texts import Pairs, load_texts, read_pairs, read_retrieval, te
 from limbeck.errors import ArgumentError, DataError, ModelError
 from limbeck.evaluation import embeddings as e
 from limbeck.recipes.toy_embedding import WORDS, ToyEncoder, ToyTokens, embedding_toy
+from limbeck.report.words import measure
 from limbeck.students.encoders import StaticEncoder, pooled
 from limbeck.students.token_rows import begin_at_tokens, rarity, token_vectors
 from limbeck.tasks import resolve
@@ -240,3 +241,29 @@ def test_encode_gives_what_the_padded_way_gives(width, pairs):
     with torch.no_grad():
         expected = module(padded)
     np.testing.assert_allclose(module.encode(texts, batch_size=2), expected.numpy(), atol=1e-6)
+
+
+def test_vectors_made_smaller_are_scored_too():
+    pairs = pandas.DataFrame(
+        {"sentence1": TEXTS[:12], "sentence2": TEXTS[12:24], "score": [float(i % 5) for i in range(12)]}
+    )
+    teacher = ToyEncoder(width=40).eval()
+    made = StaticEncoder(ToyTokens.size, 40, 40)
+    made.tokenizer = ToyTokens()
+    run = lb.distill("leaf", teacher=teacher, student=made, data=TEXTS, task="embedding", test=12, steps=3, progress=False,
+                     measure=False, sts=pairs, retrieval=corpus(), forms=True)  # fmt: skip
+    theirs, own = (record["scores"] for record in run.record["models"])
+    forms = {"bytes", "signs", "first 32"}
+    for name in ("sts: spearman", "retrieval: ndcg@10", "retrieval: ndcg@10 asymmetric"):
+        assert {f"{name}, {form}" for form in forms} <= set(own)
+    assert {f"sts: spearman, {form}" for form in forms} <= set(theirs)
+    signs = [np.where(run.student.encode(side) >= 0, 1.0, -1.0) for side in (TEXTS[:12], TEXTS[12:24])]
+    expected = e.spearman((signs[0] * signs[1]).sum(1), pairs.score.to_numpy())
+    assert own["sts: spearman, signs"]["mean"] == pytest.approx(expected, abs=1e-6)
+    assert own["sts: spearman, bytes"]["mean"] == pytest.approx(own["sts: spearman"]["mean"], abs=0.1)
+    assert measure("sts: ndcg@10 asymmetric, signs").label.endswith("documents of the teacher, one bit a number (sts)")
+    plain = lb.distill("leaf", teacher=teacher, student=made, data=TEXTS, task="embedding", test=12, steps=1, progress=False,
+                       measure=False, sts=pairs)  # fmt: skip
+    assert set(plain.record["models"][0]["scores"]) == {"spearman"}
+    with pytest.raises(ArgumentError, match="forms='all'"):
+        lb.distill("leaf", teacher=teacher, student=made, data=TEXTS, task="embedding", forms="all", progress=False)

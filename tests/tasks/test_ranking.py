@@ -225,7 +225,12 @@ def test_a_teacher_reads_each_row_once(tmp_path, monkeypatch):
                "measure": False, "store": str(tmp_path / "scores")}  # fmt: skip
     run = lb.distill("score_mse", student=made("dot", seed=3), epochs=5, **options)
     assert [each["rows"] for each in run.record["teacher_passes"]] == [20]
-    assert read == [2, 20, 4, 4]  # a look at its shapes, the rows, the test part for its own scores and for the agreement
+    assert read == [
+        2,
+        20,
+        4,
+        4,
+    ]  # a look at its shapes, the rows, the test part for its own scores and for the agreement
     read.clear()
     again = lb.distill("score_mse", student=made("dot", seed=3), epochs=1, **options)
     assert again.record["teacher_passes"] == []

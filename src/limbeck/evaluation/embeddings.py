@@ -7,7 +7,7 @@ teacher: what holds where an index stays as it is.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from limbeck._optional import need
 from limbeck.data.base import Part
 from limbeck.data.splits import spread, take
 from limbeck.data.texts import Pairs, Retrieval, text_part
+from limbeck.evaluation.vector_forms import Form, forms, rotation
 from limbeck.machine import fast_bf16
 from limbeck.teachers.base import ModuleTeacher, Teacher
 
@@ -57,32 +58,53 @@ def _read(task: Task, model: Teacher, part: Part) -> Vectors:
 
 
 def measure(task: Any, model: Any, part: Part, teacher: Any = None) -> dict[str, Any]:
-    """Scores on the benches of the data, and beside a teacher: asymmetric ones, cosine and neighbours shared on a part."""
-    task = task.whole()
+    """Scores on the benches of the data, and beside a teacher: asymmetric ones, cosine and neighbours shared on a part.
+
+    Where the task says `forms`, the main scores again of vectors made smaller: "ndcg@10, signs" (`vector_forms`).
+    """
+    task, part = task.whole(), take(part, spread(len(part), MOST), part.name)
     scores: dict[str, float] = {}
     agreement: dict[str, float] = {}
+    smaller: dict[str, Form] = {}
+    if task.forms:  # teacher and student are turned alike
+        smaller = forms(rotation(vectors(task, model if teacher is None else teacher, part)))
     for name, bench in task.benches.items():
         several = len(task.benches) > 1
-        found = _bench(task, bench, model, teacher)
+        found = _bench(task, bench, model, teacher, smaller)
         scores |= {f"{name}: {key}" if several else key: value for key, value in found.items()}
     if teacher is not None:
-        part = take(part, spread(len(part), MOST), part.name)
         own, theirs = vectors(task, model, part), vectors(task, teacher, part)
         agreement = {"cosine": cosine(own, theirs)} if own.shape[1] == theirs.shape[1] else {}  # else of other spaces
         agreement["neighbours"] = shared_neighbours(own, theirs)
     return {"scores": scores, "agreement": agreement, "reliability": []}
 
 
-def _bench(task: Any, bench: Any, model: Any, teacher: Any) -> dict[str, float]:
+def _bench(task: Any, bench: Any, model: Any, teacher: Any, smaller: Mapping[str, Form]) -> dict[str, float]:
     if isinstance(bench, Pairs):
-        own = [vectors(task, model, text_part("", task.queries(side))) for side in (bench.first, bench.second)]
-        return {"spearman": spearman(pair_cosines(*own), bench.similarity)}
-    queries, documents = _texts(task, bench)
-    mine = vectors(task, model, queries)
-    found = retrieve(bench, mine, vectors(task, model, documents))
-    theirs = None if teacher is None else vectors(task, teacher, documents)
-    if theirs is not None and theirs.shape[1] == mine.shape[1]:
-        found |= {f"{name} asymmetric": value for name, value in retrieve(bench, mine, theirs).items()}
+        sides = [vectors(task, model, text_part("", task.queries(side))) for side in (bench.first, bench.second)]
+
+        def scores(form: Form) -> dict[str, float]:
+            return {"spearman": spearman(pair_cosines(*map(form, sides)), bench.similarity)}
+    else:
+        queries, documents = _texts(task, bench)
+        mine, own = (vectors(task, model, part) for part in (queries, documents))
+        theirs = None if teacher is None else vectors(task, teacher, documents)
+        theirs = None if theirs is None or theirs.shape[1] != mine.shape[1] else theirs
+
+        def scores(form: Form) -> dict[str, float]:
+            found = retrieve(bench, form(mine), form(own))
+            if theirs is not None:
+                found |= {
+                    f"{name} asymmetric": value for name, value in retrieve(bench, form(mine), form(theirs)).items()
+                }
+            return found
+
+    found = scores(lambda rows: rows)
+    for name, form in smaller.items():
+        if name != "as they are":
+            found |= {
+                f"{key}, {name}": value for key, value in scores(form).items() if key.startswith(("spearman", "ndcg"))
+            }
     return found
 
 

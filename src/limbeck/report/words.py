@@ -220,6 +220,7 @@ MEASURES = {measure.key: measure for measure in _ALL}
 MAIN = ("accuracy", "mse", "bits_per_byte", "perplexity", "spearman", "ndcg@10", "auroc", "macro_f1")
 FORMATS = {"parameters": numbers.count, "bytes": numbers.size, "macs": numbers.count, "peak_memory_bytes": numbers.size}
 ASYMMETRIC = " asymmetric"
+FORMS_OF_VECTORS = {"bytes": "one byte a number", "signs": "one bit a number"}
 _SUFFIXES = {"_teacher_right": "where the teacher is right", "_teacher_wrong": "where the teacher is wrong"}
 
 # what the table of models leaves to the section about fidelity
@@ -247,9 +248,11 @@ def measure(key: str) -> Measure:
             better = "" if suffix == "_teacher_wrong" else base.better  # to copy errors is neither good nor bad
             return Measure(key, f"{base.label}, {short}", f"The same, {words}.", better, base.share)
     bench, _, rest = key.rpartition(": ")
+    rest, _, form = rest.partition(", ")
     base = MEASURES.get(rest.removesuffix(ASYMMETRIC))
-    if base and (bench or rest.endswith(ASYMMETRIC)):
+    if base and (bench or form or rest.endswith(ASYMMETRIC)):
         where = ", documents of the teacher" if rest.endswith(ASYMMETRIC) else ""
+        where += f", {FORMS_OF_VECTORS.get(form, f'{form} numbers')}" if form else ""
         return replace(base, key=key, label=f"{base.label}{where}" + (f" ({bench})" if bench else ""))
     label = key.replace("_", " ")
     return Measure(key, label[:1].upper() + label[1:])

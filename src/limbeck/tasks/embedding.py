@@ -38,18 +38,23 @@ class Embedding(Task):
         self._width: int | None = None
         self.benches: dict[str, Any] = {}
         self.prompts = {"query": "", "document": ""}
+        self.forms = False  # whether vectors made smaller are scored too
 
     # what it is about
     def load(self, spec: Any, models: Sequence[Any] = (), **options: Any) -> Data:
         """Texts to train on (the option `text` names their column), with what students are measured on.
 
-        See `limbeck.data.texts.load_texts`. The width of the teacher's vectors is that of the student's.
+        See `limbeck.data.texts.load_texts`. `forms`: score vectors in bytes, signs and fewer numbers too. The width of the
+        teacher's vectors is that of the student's.
         """
         from limbeck.data.texts import load_texts
 
         self.length = options.pop("length", None)
         if self.length is not None and (not isinstance(self.length, int) or self.length < 1):
             raise ArgumentError(f"length={self.length!r}: expected how many tokens of a text count, 1 or more.")
+        self.forms = options.pop("forms", None) or False
+        if not isinstance(self.forms, bool):
+            raise ArgumentError(f"forms={self.forms!r}: expected true or false.")
         data = load_texts(spec, **options)
         self.benches, self.prompts = data.benches, data.about["prompts"]
         teachers = [model for model in models if isinstance(model, nn.Module)]
