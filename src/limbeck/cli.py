@@ -299,6 +299,9 @@ def evaluate(words: Words = None, json_: Json = False) -> None:
 
     **limbeck evaluate runs/x tasks=arc_easy,hellaswag** asks the lm-evaluation-harness about a language model (the extra
     `harness`); include=FOLDER of tasks of one's own, limit=100 shots=5 batch_size=16.
+
+    **limbeck evaluate runs/x tasks=STSBenchmark,NFCorpus teacher=...** asks MTEB about an encoder (the extra `mteb`); with a
+    teacher, what a task searches is encoded by the teacher.
     """
     from limbeck.describe import evaluate_model
 

@@ -1,4 +1,6 @@
-"""Public benchmarks of language models by the lm-evaluation-harness, on a student's folder: an optional extra."""
+"""Public benchmarks on a student's folder, by libraries that are optional extras: language models by the lm-evaluation-harness,
+encoders by MTEB.
+"""
 
 from __future__ import annotations
 
@@ -11,22 +13,27 @@ from torch import nn
 
 from limbeck._optional import need
 from limbeck.errors import ArgumentError, DataError, ModelError, nearest
+from limbeck.students.encoders import Encoder
 
 Record = dict[str, Any]
 
 
-def run_tasks(*, model: Any, tasks: str | Sequence[str], include: str | Path | None = None, limit: int | None = None,
-              shots: int | None = None, batch_size: int = 16) -> Record:  # fmt: skip
-    """Scores of a causal language model on tasks of the lm-evaluation-harness (`pip install 'limbeck[harness]'`).
+def run_tasks(*, model: Any, tasks: str | Sequence[Any], include: str | Path | None = None, limit: int | None = None,
+              shots: int | None = None, batch_size: int = 16, teacher: Any = None,
+              task: str | None = None) -> Record:  # fmt: skip
+    """Scores on public tasks: of a causal language model by the lm-evaluation-harness (`pip install 'limbeck[harness]'`), of an
+    encoder of texts by MTEB (`pip install 'limbeck[mteb]'`).
 
-    `model`: a run folder, a saved or Transformers folder, or a module with a tokenizer. `tasks`: names, in a list or with
-    commas. `include`: a folder of task files (YAML) of one's own; with local data no network is needed. `limit`: only so many
-    samples of each task. `shots`: examples in the prompt (None: the task's own number).
+    `model`: a run folder, a saved or Transformers folder, or a module with a tokenizer; `task="embedding"` reads a Transformers
+    folder that does not say so as an encoder. `tasks`: names, in a list or with commas. `include`: a folder of task files
+    (YAML) of one's own; with local data no network is needed. `limit`: only so many samples of each task. `shots`: examples in
+    the prompt (None: the task's own number). `teacher`: of an encoder, what encodes the documents that a task searches.
 
     Gives {"model", "harness" (its version), "limit", "tasks": {task: {metric: value, "metric_stderr": error, "samples": n}}}.
-    Raises ModelError for a model that writes no text, ArgumentError for unknown tasks or a missing folder.
+    Raises ModelError for a model that is neither, ArgumentError for unknown tasks, a missing folder, and options of the other
+    library.
     """
-    names = [name.strip() for name in tasks.split(",")] if isinstance(tasks, str) else [str(name) for name in tasks]
+    names: list[Any] = [name.strip() for name in tasks.split(",")] if isinstance(tasks, str) else list(tasks)
     if not any(names):
         raise ArgumentError("tasks= names no task. For example: limbeck evaluate runs/x tasks=arc_easy,hellaswag")
     for name, value in (("limit", limit), ("batch_size", batch_size)):
@@ -34,9 +41,21 @@ def run_tasks(*, model: Any, tasks: str | Sequence[str], include: str | Path | N
             raise ArgumentError(f"{name}={value!r}: expected a whole number of 1 or more.")
     if include is not None and not Path(include).is_dir():
         raise ArgumentError(f"include={str(include)!r} is no folder. Give the one that holds the tasks' YAML files.")
+    module = _loaded(model, task)
+    title = str(model) if isinstance(model, str | Path) else type(module).__name__
+    if isinstance(module, Encoder):
+        from limbeck.evaluation.mteb import run_mteb
+
+        for name, given in {"include": include, "limit": limit, "shots": shots}.items():
+            if given is not None:
+                raise ArgumentError(f"{name}={str(given)!r} is for language models; MTEB runs its tasks as they are.")
+        documents = None if teacher is None else _loaded(teacher, "embedding")
+        version = f"mteb {need('mteb', 'mteb').__version__}"
+        return {"model": title, "harness": version, "limit": None, "tasks": run_mteb(module, names, documents)}
+    if teacher is not None:
+        raise ArgumentError("teacher= is for encoders, whose documents it encodes. Leave it out for a language model.")
     harness = need("lm_eval", "harness")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # it forks after the tokenizer was used
-    module = _loaded(model)
     manager = need("lm_eval.tasks", "harness").TaskManager(include_path=None if include is None else str(include))
     unknown = [name for name in names if name not in manager.all_tasks]
     if unknown:
@@ -54,20 +73,24 @@ def run_tasks(*, model: Any, tasks: str | Sequence[str], include: str | Path | N
             f"The data of {', '.join(names)} could not be read ({str(error).strip().splitlines()[0]}). Public tasks fetch them "
             "from the hub; without a network, give include= a folder with tasks on local data."
         ) from error
-    return {"model": str(model) if isinstance(model, str | Path) else type(module).__name__, "harness": harness.__version__,
-            "limit": limit, "tasks": _plain(found)}  # fmt: skip
+    return {"model": title, "harness": harness.__version__, "limit": limit, "tasks": _plain(found)}
 
 
-def _loaded(model: Any) -> Any:
-    """The module, with its tokenizer on it."""
+def _loaded(model: Any, task: str | None = None) -> Any:
+    """The module, with its tokenizer on it: a causal language model, or an encoder."""
     from limbeck.tasks import resolve
     from limbeck.teachers.load import is_causal, load_model
 
-    module = load_model(model, task=resolve("causal_lm"), role="teacher")
+    folder = (
+        isinstance(model, str | Path) and (Path(model) / "modules.json").is_file()
+    )  # as sentence-transformers saves one
+    module = load_model(model, task=resolve(task or ("embedding" if folder else "causal_lm")), role="teacher")
+    if isinstance(module, Encoder):
+        return module
     if not isinstance(module, nn.Module) or not is_causal(module) or getattr(module, "tokenizer", None) is None:
         raise ModelError(
-            f"The harness asks causal Transformers models with a tokenizer, and {str(model)!r} is a {type(module).__name__}. "
-            "For other models: limbeck evaluate without tasks=."
+            "Public tasks ask causal Transformers models with a tokenizer, and encoders of texts (task=embedding), and "
+            f"{str(model)!r} is a {type(module).__name__}. For other models: limbeck evaluate without tasks=."
         )
     return module
 

@@ -115,7 +115,7 @@ def ssld(job: Job) -> Stage:
 
 
 @recipe(paper="Distilling the Knowledge in a Neural Network (its baseline)", year=2015, field="classifiers",
-        needs=("labels",), tasks=("classification", "regression", "causal_lm"))  # fmt: skip
+        needs=("labels",), tasks=("classification", "regression", "causal_lm", "ranking"))  # fmt: skip
 def alone(job: Job) -> Stage:
     """The fair baseline: the same student, the same number of updates, the labels, no teacher.
 
