@@ -66,7 +66,8 @@ def distill(recipe: Any = None, *, teacher: Any = None, student: Any = None, dat
             overwrite: bool = False, dry_run: bool = False, export: str | Sequence[str] = (), track: str | None = None,
             progress: bool | None = None, measure: bool = True, lora: Any = None, teacher_precision: str | None = None,
             teacher_device: str | None = None, generate: int | None = None, checker: Any = None,
-            monitor: bool | None = None, oracle: Any = None, **options: Any) -> Run | Record:  # fmt: skip
+            monitor: bool | None = None, oracle: Any = None, watchers: Sequence[Any] = (),
+            **options: Any) -> Run | Record:  # fmt: skip
     """Train a small student from a teacher and data, measure both, and write a report.
 
     `recipe`: a name, `lb.recipes.dist(beta=2.0)`, or None for the task's default. `teacher`: a module, a folder or hub
@@ -83,7 +84,8 @@ def distill(recipe: Any = None, *, teacher: Any = None, student: Any = None, dat
     report and for a recipe that asks: "final" (what stands last; the default where the recipe has no other), "number",
     "exact", or a function (prompt, answer, reference) -> float. `monitor`: whether to watch for teacher hacking on the valid
     part (by default for language models); `oracle`: a better model than the teacher, which the monitor takes for the truth.
-    `dry_run`: say what would be done (shapes, parameters, time, memory) and train nothing.
+    `dry_run`: say what would be done (shapes, parameters, time, memory) and train nothing. `watchers`: objects of yours that
+    are told how it goes, by whichever of begin(loop), step(loop), scored(loop, scores), end(loop) they have.
     All other options are settings of the training (epochs=, batch_size=, learning_rate=, ...; see `Settings`) or
     arguments of the recipe.
 
@@ -122,7 +124,7 @@ def distill(recipe: Any = None, *, teacher: Any = None, student: Any = None, dat
         folder.open(config, about, resume=resume, overwrite=overwrite)
     elif resume:
         raise ArgumentError("resume=true needs out=, the folder of the run to go on with.")
-    trial = Trial(prepared, folder, resume, track, progress, config)
+    trial = Trial(prepared, folder, resume, track, progress, config, watchers)
     try:
         students, results, curves = trial.train(seeds)
         alone = trial.train_alone(seeds, sum(result.steps for result in results)) if baseline else []

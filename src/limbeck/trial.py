@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -30,9 +31,9 @@ class Trial:
     """All trainings of one `distill`: seeds, and the baseline."""
 
     def __init__(self, prepared: Prepared, folder: RunFolder | None, resume: bool, track: str | None,
-                 progress: bool | None, config: dict[str, Any]):  # fmt: skip
+                 progress: bool | None, config: dict[str, Any], watchers: Sequence[Any] = ()):  # fmt: skip
         self.prepared, self.job, self.folder, self.resume = prepared, prepared.job, folder, resume
-        self.track, self.progress, self.config = track, progress, config
+        self.track, self.progress, self.config, self.watchers = track, progress, config, watchers
         self.seconds: list[float] = []
 
     def _runner(self, title: str, place: str) -> Runner:
@@ -53,7 +54,7 @@ class Trial:
             check_tracker(self.track)
             accelerator = Accelerator(log_with=self.track, project_dir=str(path or "."))
             watchers.append(Tracking(accelerator, self.config))
-        return Runner(path, resume=self.resume, watchers=tuple(watchers), accelerator=accelerator)
+        return Runner(path, resume=self.resume, watchers=(*watchers, *self.watchers), accelerator=accelerator)
 
     def _job(self, number: int) -> Job:
         seed = self.job.settings.seed
