@@ -106,6 +106,6 @@ def test_another_batch_is_read_anew():
     view = torch.ones(4, dtype=torch.int64)
     model.read(Batch(one, ids, view=view), ["logits"], task)
     assert reads.passes == 3
-    both = model.read(Batch(one, ids, view=view), ["logits", "0"], task)
-    assert set(both) == {"logits", "0"}
+    both = model.read(Batch(one, ids, view=view), ["logits", "hidden1"], task)
+    assert set(both) == {"logits", "hidden1"}
     assert reads.passes == 4
