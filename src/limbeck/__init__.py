@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from limbeck import functional, objectives, recipes
     from limbeck.advice import advise
     from limbeck.api import distill
+    from limbeck.comparing import compare
     from limbeck.data import Data, load_data
     from limbeck.errors import LimbeckError
     from limbeck.functional.core import objective
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     from limbeck.teachers.load import load_model
 
 _PLACES = {
-    "distill": "limbeck.api", "advise": "limbeck.advice", "Run": "limbeck.run", "LimbeckError": "limbeck.errors",
+    "distill": "limbeck.api", "advise": "limbeck.advice", "compare": "limbeck.comparing",
+    "Run": "limbeck.run", "LimbeckError": "limbeck.errors",
     "load_data": "limbeck.data", "Data": "limbeck.data", "Taps": "limbeck.signals.taps",
     "objective": "limbeck.functional.core", "compose": "limbeck.objectives.formula", "recipe": "limbeck.recipes.registry",
     "shrink": "limbeck.students.shrink", "load_model": "limbeck.teachers.load", "load_module": "limbeck.students.save",

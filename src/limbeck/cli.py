@@ -244,6 +244,30 @@ def describe(words: Words = None, json_: Json = False) -> None:
 
 
 @app.command()
+def compare(words: Words = None, config: Config = None, json_: Json = False) -> None:
+    """Train several recipes on equal terms and rank them: same student, budget, batches, tuning effort.
+
+    **limbeck compare recipes=kd,dkd,dist data=... teacher=... student=... seeds=5 out=runs/compared** and the options of
+    `limbeck distill` for data and training. tune=8 tries eight ways of each recipe on the validation part; "kd(soft=[0.5,0.9])"
+    says which. The student alone is always among them. Several data sets: data=[a,b] teacher=[runs/a,runs/b].
+    """
+    from limbeck.comparing import compare as run_compare
+
+    plain, given = arguments(words, config)
+    if plain:
+        raise ArgumentError(f"Expected arguments written key=value, got {plain}. Recipes: recipes={','.join(plain)}.")
+    for needed in ("recipes", "data"):
+        if needed not in given:
+            raise ArgumentError(
+                f"Missing: {needed}=. For example: limbeck compare recipes=kd,dkd data=digits teacher=runs/t student=mlp:16"
+            )
+    found = run_compare(**given)
+    show(found.record) if json_ else found.show()
+    if found.path is not None and not json_:
+        print(f"Page: {found.path / 'comparison.html'}")
+
+
+@app.command()
 def advise(words: Words = None, config: Config = None, json_: Json = False) -> None:
     """Say which of several teachers suits a student: short runs against each, equal steps and seeds.
 

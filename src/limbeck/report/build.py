@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,11 @@ def page(record: Mapping[str, Any]) -> str:
     """The whole page as text."""
     sections, figures = _sections(record)
     title = str(record.get("title") or "A distillation run")
+    return frame(title, _header(record, title, sections), sections, figures, record.get("limbeck"))
+
+
+def frame(title: str, header: Html, sections: list[tuple[str, str, Html]], figures: list[Figure], version: Any) -> str:
+    """A page of the house from its header, its sections (key, short name, content) and the figures that are in them."""
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
@@ -59,27 +64,28 @@ def page(record: Mapping[str, Any]) -> str:
     )
     first = sections[0][0] if sections else None
     skip = tag("a", "Skip to the models", href="#models", class_="skip") if first == "models" else None
-    body = tag(
-        "body",
-        skip,
-        tag("main", _header(record, title, sections), [content for _, _, content in sections], _footer(record)),
-        _scripts(figures),
-    )
-    return "<!DOCTYPE html>\n" + tag("html", head, body, lang="en")
+    main = tag("main", header, [content for _, _, content in sections], _footer(version))
+    return "<!DOCTYPE html>\n" + tag("html", head, tag("body", skip, main, _scripts(figures)), lang="en")
 
 
 def _header(record: Mapping[str, Any], title: str, sections: list[tuple[str, str, Html]]) -> Html:
     recipe, data = record.get("recipe") or {}, record.get("data") or {}
     created = str(record.get("created") or "")[:16].replace("T", " ")
     line = [recipe.get("name"), record.get("task"), data.get("name"), created]
-    known = details.all_warnings(record)
+    said = str(record.get("verdict") or verdict(record))
+    return header_of(title, said, line, sections, details.all_warnings(record))
+
+
+def header_of(title: str, said: str, line: Sequence[Any], sections: list[tuple[str, str, Html]],
+              known: Sequence[str] = ()) -> Html:  # fmt: skip
+    """Title, a line over it, what is said in one sentence, links to the sections; `known`: warnings."""
     count = f"{len(known)} warnings" if len(known) > 1 else "1 warning"
     links = [tag("a", name, href=f"#{key}") for key, name, _ in sections]
     return tag(
         "header",
         tag("p", [tag("span", part) for part in line if part], class_="over") if any(line) else None,
         tag("h1", title),
-        tag("p", _curly(str(record.get("verdict") or verdict(record))), class_="verdict"),
+        tag("p", _curly(said), class_="verdict"),
         tag("p", tag("a", count, href="#warnings"), " about this run", class_="alert") if known else None,
         tag("nav", links, aria_label="Sections") if len(links) > 1 else None,
         tag("noscript", tag("p", "The plots need JavaScript; the tables do not.", class_="note")),
@@ -101,12 +107,13 @@ def _sections(record: Mapping[str, Any]) -> tuple[list[tuple[str, str, Html]], l
                   f"Bars: share of the {items_of(record)} with that confidence.")  # fmt: skip
     listed = [
         ("models", "Models", "Models", tables.models(record)),
-        ("size", "Size and score", "Size against score", [_figures(sizes)]),
-        ("curves", "Learning", "How the student learnt", [_figures(losses), _figures(mixed), _figures(times, small=True)]),
+        ("size", "Size and score", "Size against score", [figures_of(sizes)]),
+        ("curves", "Learning", "How the student learnt",
+         [figures_of(losses), figures_of(mixed), figures_of(times, small=True)]),
         ("monitor", "Teacher hacking", "Does it follow its teacher past the truth?",
-         [*monitor.monitor(record), _figures(watched)]),
+         [*monitor.monitor(record), figures_of(watched)]),
         ("reliability", "Calibration", "Can its confidence be trusted?",
-         [_figures(bins, small=True), tag("p", bins_note, class_="note") if bins else None]),
+         [figures_of(bins, small=True), tag("p", bins_note, class_="note") if bins else None]),
         ("fidelity", "Fidelity", "Is it like its teacher, or only as good?", fidelity.fidelity(record)),
         ("samples", "Answers", "What they write", language.generated(record)),
         ("confusion", "Disagreement", "Where student and teacher differ", _confusion(record, heat)),
@@ -119,7 +126,7 @@ def _sections(record: Mapping[str, Any]) -> tuple[list[tuple[str, str, Html]], l
     return sections, [*sizes, *losses, *mixed, *times, *watched, *bins, *([heat] if heat else [])]
 
 
-def _figures(figures: list[Figure], small: bool = False) -> Html | None:
+def figures_of(figures: list[Figure], small: bool = False) -> Html | None:
     if not figures:
         return None
     shape = "small" if small else "one" if len(figures) == 1 else "two"
@@ -151,9 +158,9 @@ def _confusion(record: Mapping[str, Any], heat: Figure | None) -> list[Html | No
     return [tag("p", said), wide]
 
 
-def _footer(record: Mapping[str, Any]) -> Html:
-    version = f" {record['limbeck']}" if record.get("limbeck") else ""
-    return tag("footer", tag("p", f"Written by Limbeck{version}. This page is complete: it loads nothing."))
+def _footer(version: Any) -> Html:
+    written = f" {version}" if version else ""
+    return tag("footer", tag("p", f"Written by Limbeck{written}. This page is complete: it loads nothing."))
 
 
 def _scripts(figures: list[Figure]) -> Html:

@@ -28,10 +28,13 @@ REMEMBERED = 4  # batches of which the teacher's signals are kept: trainings of 
 
 
 class Turn:
-    """One training's place in the order; a watcher of its loops. `seconds`: what it took, without waiting."""
+    """One training's place in the order; a watcher of its loops.
+
+    `seconds`: what it took, without waiting; `teaching`: how much of that a shared teacher read.
+    """
 
     def __init__(self, name: str):
-        self.name, self.steps, self.seconds = name, 0, 0.0
+        self.name, self.steps, self.seconds, self.teaching = name, 0, 0.0, 0.0
         self.result: Any = None
         self.error: BaseException | None = None
         self.over = self.stopping = False
@@ -73,11 +76,12 @@ class Turn:
 class Lockstep:
     """Jobs by name, each a function of its `Turn`, which it gives to its training as a watcher.
 
-    `progress(name, step)` is told of each step.
+    `progress(name, step)` is told of each step. `reads`: of the teacher that they share.
     """
 
-    def __init__(self, jobs: Mapping[str, Callable[[Turn], Any]], progress: Callable[[str, int], None] | None = None):
-        self.jobs, self.progress = jobs, progress
+    def __init__(self, jobs: Mapping[str, Callable[[Turn], Any]], progress: Callable[[str, int], None] | None = None,
+                 reads: Reads | None = None):  # fmt: skip
+        self.jobs, self.progress, self.reads = jobs, progress, reads or Reads()
         self.turns = {name: Turn(name) for name in jobs}
         self._asked = 0
 
@@ -94,7 +98,9 @@ class Lockstep:
             while waiting:
                 for turn in waiting:
                     turn.stopping = bool(self._asked)
+                    before_it = self.reads.seconds
                     turn.go()
+                    turn.teaching += self.reads.seconds - before_it
                     if self.progress is not None:
                         self.progress(turn.name, turn.steps)
                 waiting = [turn for turn in waiting if not turn.over]

@@ -19,7 +19,7 @@ def _bar() -> Any:
 
 
 @contextlib.contextmanager
-def counting(title: str) -> Iterator[Callable[[int, int], None] | None]:
+def counting(title: str) -> Iterator[Callable[[int, int | None], None] | None]:
     """A function of (done, total) that moves a bar, while this is open; None where standard error is no terminal."""
     if not sys.stderr.isatty():
         yield None
