@@ -21,7 +21,8 @@ def case(name, dtype=torch.float64):
     declaration = formula.declaration
     maps = name == "attention_map_mse"
     generator = torch.Generator().manual_seed(1)
-    student, teacher = (torch.randn((6, 4, 3, 3) if maps else (6, 4), generator=generator).to(dtype) for _ in range(2))
+    shape = (6, 4, 3, 3) if maps else (6, 6) if name == "multi_level_ranking" else (6, 4)  # its three levels
+    student, teacher = (torch.randn(shape, generator=generator).to(dtype) for _ in range(2))
     labels = LABELS.to(dtype) if name == "squared_error" else LABELS
     student = student[:, 0] if name == "squared_error" else student
     given = {"student": student, "teacher": teacher, "labels": labels}

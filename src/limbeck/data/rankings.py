@@ -21,6 +21,7 @@ POSITIVE = ("positive", "answer", "sentence2", "second")
 NEGATIVE = ("negative", "negatives")
 MANY = ("documents", "candidates", "passages")
 SCORES = ("scores", "teacher_scores")
+RATING = ("rating", "score")
 DOMAIN = "Expected query and documents (a list, the answer first), or query, positive and negative; and scores, if there are."
 
 
@@ -141,9 +142,32 @@ def _part(split: str, rows: Sequence[Mapping[str, Any]], name: str, warnings: li
     return RankingPart(split, queries, documents, found)
 
 
-def _columns(row: Mapping[str, Any], name: str) -> dict[str, str]:
+def read_ratings(spec: Any, low: float, high: float) -> RankingPart:
+    """Pairs of texts that people rated from `low` to `high`: query, positive (or first and second, ...), and rating or score.
+
+    Raises DataError for rows without a rating, and for ratings beyond the scale.
+    """
+    name = str(spec) if isinstance(spec, str | Path) else f"<{type(spec).__name__}>"
+    rows = read_splits(spec)["train"]
+    columns = _columns(rows[0], name, RATING)
+    if "scores" not in columns or "documents" in columns:
+        raise DataError(
+            f"{name} has the columns {', '.join(rows[0])}. Expected two texts, and a rating for each pair of them."
+        )
+    found = [_row(row, {key: columns[key] for key in ("query", "positive", "scores")}, f"{name}, row {number}")
+             for number, row in enumerate(rows)]  # fmt: skip
+    beyond = sum(not low <= scores[0] <= high for _, _, scores in found)
+    if beyond:
+        raise DataError(
+            f"{beyond} of {len(found)} ratings of {name} lie beyond {low:g} to {high:g}: say low= and high=."
+        )
+    return RankingPart("ratings", [query for query, _, _ in found], [texts for _, texts, _ in found],
+                       torch.tensor([scores for _, _, scores in found]))  # fmt: skip
+
+
+def _columns(row: Mapping[str, Any], name: str, scores: tuple[str, ...] = SCORES) -> dict[str, str]:
     have = list(row)
-    known = {"query": QUERY, "positive": POSITIVE, "negative": NEGATIVE, "documents": MANY, "scores": SCORES}
+    known = {"query": QUERY, "positive": POSITIVE, "negative": NEGATIVE, "documents": MANY, "scores": scores}
     found = {role: next((one for one in names if one in have), None) for role, names in known.items()}
     if found["query"] is None or (found["documents"] is None and found["positive"] is None):
         raise DataError(f"{name} has the columns {', '.join(have)}. {DOMAIN}{nearest('query', have) if have else ''}")

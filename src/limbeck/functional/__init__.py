@@ -14,6 +14,7 @@ from limbeck.functional.aligned import (
     token_strength,
 )
 from limbeck.functional.alignment import chunk_rows, chunk_sums, shared_chunks, words_of_chunks
+from limbeck.functional.coherence import multi_level_ranking, rating_mse
 from limbeck.functional.core import Declaration, objective, reduce
 from limbeck.functional.features import (
     attention_map_mse,

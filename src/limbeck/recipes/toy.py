@@ -42,8 +42,8 @@ def toy_job(recipe: Recipe | None = None, **settings: Any) -> Job:
     if task.name == "ranking":
         from limbeck.recipes.toy_embedding import ranking_toy
 
-        paired = recipe is not None and "pairs" in recipe.needs
-        return Job(task, *ranking_toy(body=paired), given)  # type: ignore[arg-type]
+        kinds = {"trans_encoder": "cosine", "quanti_dce": "cross"}
+        return Job(task, *ranking_toy(kinds.get(recipe.name) if recipe else None), given)  # type: ignore[arg-type]
     generator = torch.Generator().manual_seed(0)
     student: nn.Module
     if task.name == "regression":

@@ -17,7 +17,7 @@ from limbeck.data.translations import translated_part
 from limbeck.students.bert import bert_config
 from limbeck.students.declare import seeded
 from limbeck.students.encoders import SentenceEncoder, StaticEncoder, around
-from limbeck.students.rankers import Ranker, VectorRanker, ranker
+from limbeck.students.rankers import Kind, Ranker, VectorRanker, ranker
 from limbeck.teachers.base import ModuleTeacher
 
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "and", "or", "not", "of"]
@@ -74,16 +74,16 @@ def embedding_toy(width: int = 12, translated: bool = False) -> tuple[Data, Stat
     return Data("toy", "text", parts, "none", about=about), student, ModuleTeacher(teacher.eval())
 
 
-def ranking_toy(body: bool = False) -> tuple[Data, Ranker, ModuleTeacher]:
-    """24 queries with three candidates each, a ranker of static vectors, and another one as its teacher; `body`: of BERTs."""
+def ranking_toy(kind: Kind | None = None) -> tuple[Data, Ranker, ModuleTeacher]:
+    """24 queries with three candidates each, a ranker of static vectors, and another one as its teacher; `kind`: of BERTs."""
     texts = embedding_toy()[0].train.texts  # type: ignore[attr-defined]
     rows = [[texts[(i + step) % 40] for step in (3, 11, 19)] for i in range(24)]
     parts: dict[str, Part] = {
         "train": RankingPart("train", texts[:16], rows[:16]), "test": RankingPart("test", texts[16:24], rows[16:]),
     }  # fmt: skip
-    if body:
+    if kind is not None:
         _, one, other = words_toy()
-        student, teacher = ranker("cosine", one), ranker("cosine", other.module)  # type: ignore[arg-type]
+        student, teacher = ranker(kind, one), ranker(kind, other.module)  # type: ignore[arg-type]
     else:
         with seeded(0):
             student, teacher = (VectorRanker(StaticEncoder(ToyTokens.size, 12, 12)) for _ in range(2))

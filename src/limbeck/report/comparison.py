@@ -194,7 +194,9 @@ def _figure(record: Mapping[str, Any], name: str, lines: Sequence[Record]) -> Fi
     layout = {"xaxis": axis("points" if what.share else what.name), "yaxis": axis("", type="category"), "shapes": [zero],
               "margin": {"l": 120, "r": 16, "t": 12, "b": 48}}  # fmt: skip
     better = {"more": "Right is better.", "less": "Left is better."}.get(what.better, "")
-    caption = f"Mean over seeds and its 95 % interval. Blue: not explained by chance (p < 0.05, Holm). {better}".strip()
+    caption = (
+        f"Mean over seeds and its 95 % interval. Coloured: not explained by chance (p < 0.05, Holm). {better}".strip()
+    )
     return Figure(f"gaps-{list(record['sets']).index(name)}", title, f"{title}: " + "; ".join(
         f"{line['label']} {gap_text(gap, what)}" for line, gap in zip(shown, found)), traces, layout,
         height=max(180, 60 + 34 * len(shown)), caption=caption)  # fmt: skip

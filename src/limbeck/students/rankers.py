@@ -3,6 +3,7 @@
 dot(encoder)         # one vector each, their dot product: documents can be indexed
 late(encoder)        # a vector for each token, the best document token for each of the query (MaxSim)
 cross(encoder)       # query and document in one text, one number out of it: nothing can be indexed
+mlp(encoder)         # a small network over the vectors of both, by an encoder that stays as it is
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from limbeck.students.declare import builder, seeded
 from limbeck.students.encoders import Encoder, SentenceEncoder
 from limbeck.tasks.text import length_limit, tokenize
 
-KINDS = ("dot", "cosine", "late", "cross")
-Kind = Literal["dot", "cosine", "late", "cross"]
+KINDS = ("dot", "cosine", "late", "cross", "mlp")
+Kind = Literal["dot", "cosine", "late", "cross", "mlp"]
+REMEMBERED = 2**16  # texts of which a frozen encoder's vectors are kept
 Inputs = dict[str, Tensor]
 NONE = -1e4  # the score of what is not compared
 
@@ -193,6 +195,48 @@ class PairClassifier(CrossRanker):
         }
 
 
+class MlpRanker(Ranker):
+    """A small network over the vectors of query and document, one after the other: widths h, h/2, h/4, 1, with ELU between.
+
+    Its encoder is not trained: a text is encoded once and its vector remembered.
+    """
+
+    indexed = False
+
+    def __init__(self, encoder: Encoder):
+        super().__init__()
+        self.encoder = encoder.requires_grad_(False)
+        h = encoder.width
+        self.head = nn.Sequential(nn.Linear(2 * h, h), nn.ELU(), nn.Linear(h, h // 2), nn.ELU(), nn.Linear(h // 2, h // 4),
+                                  nn.ELU(), nn.Linear(h // 4, 1))  # fmt: skip
+        self._known: dict[tuple[str, int | None], Tensor] = {}
+
+    @property
+    def limbeck_settings(self) -> dict[str, Any]:
+        return {"learning_rate": 1e-3, "batch_size": 32}
+
+    def prepare(self, queries: Sequence[str], documents: Sequence[str], longest: int | None = None) -> Inputs:
+        """The vectors of [batch] queries and [batch x candidates] documents."""
+        return {"query": self._encoded(queries, longest), "document": self._encoded(documents, longest)}
+
+    def _encoded(self, texts: Sequence[str], longest: int | None) -> Tensor:
+        limit = min((n for n in (longest, self.encoder.max_length) if n), default=None)
+        missing = [text for text in dict.fromkeys(texts) if (text, limit) not in self._known]
+        if len(self._known) + len(missing) > REMEMBERED:
+            self._known, missing = {}, list(dict.fromkeys(texts))
+        if missing:
+            with evaluating(self.encoder), torch.no_grad():
+                found = self.encoder(**tokenize(self.encoder, missing, limit)).float()
+            self._known |= {(text, limit): vector for text, vector in zip(missing, found)}
+        return torch.stack([self._known[text, limit] for text in texts]).to(device_of(self))
+
+    def forward(self, **inputs: Tensor) -> dict[str, Tensor]:
+        """{"scores": [batch, candidates]} of vectors [batch, width] and [batch x candidates, width]."""
+        query, document = inputs["query"], inputs["document"].unflatten(0, (len(inputs["query"]), -1))
+        both = torch.cat([query[:, None].expand_as(document), document], -1)
+        return {"scores": self.head(both)[..., 0]}
+
+
 @builder
 def pair_classifier(config: dict[str, Any]) -> PairClassifier:
     """A classifier of pairs from its config (`config.to_dict()`), randomly initialised. Needs `language`."""
@@ -210,7 +254,7 @@ def ranker_of(kind: str, encoder: dict[str, Any], width: int = 128, scale: float
 
 
 def ranker(kind: Kind, encoder: str | Encoder, width: int = 128, scale: float = 1.0, seed: int = 0) -> Ranker:
-    """A ranker of a kind, "dot", "cosine", "late" or "cross", around an encoder, or one by its folder or hub name.
+    """A ranker of a kind, "dot", "cosine", "late", "cross" or "mlp", around an encoder, or one by its folder or hub name.
 
     `width`: of the token vectors of "late"; `scale`: what dot products and cosines are multiplied by at first, and learn to be
     (20 lets cosines of 0.3 and 0.7 lie 8 apart). What is new in it is drawn from `seed`. Raises ArgumentError for another kind,
@@ -236,6 +280,8 @@ def _ranker(kind: str, encoder: Any, width: int, scale: float) -> Ranker:
         raise ArgumentError(f"kind={kind!r}.{nearest(kind, KINDS)}")
     if kind in ("dot", "cosine"):
         return VectorRanker(encoder, kind == "cosine", scale)
+    if kind == "mlp":
+        return MlpRanker(encoder)
     if not isinstance(encoder, SentenceEncoder):
         raise ModelError(
             f"A {kind} ranker compares states of tokens, which a {type(encoder).__name__} does not have: give a Transformers "

@@ -62,3 +62,47 @@ def trans_encoder(job: Job, cycles: int = 3, cross_epochs: float = 1.0, ends: Li
             )
             yield job.stage(loss, student=model, teacher=GivenScores(), part=part, name=name, **length)
         encoders = [model.encoder for model in models]  # type: ignore[misc]
+
+
+@recipe(paper="Towards Quantifiable Dialogue Coherence Evaluation", year=2021, field="embeddings", needs=("pairs",),
+        tasks=("ranking",))  # fmt: skip
+def quanti_dce(job: Job, ratings: Any = None, levels: int = 3, rating_epochs: float = 20.0, rating_rate: float = 0.25,
+               keep: float = 5.0, low: float = 1.0, high: float = 5.0) -> Generator[Stage, Result, None]:  # fmt: skip
+    """Learn to tell levels of candidates apart, then the scale of a few ratings, kept by a frozen copy from forgetting.
+
+    limbeck distill quanti_dce student=ranker:cross,FOLDER data=levels.jsonl ratings=rated.jsonl
+
+    First stage: `multi_level_ranking` of the sigmoids of a row's candidates, which come in `levels` of equal size, the best
+    first. Second: keep x (the mean squared error of scores and, summed, of the states of every layer against the frozen copy) +
+    that of low + (high - low) x score and the rating, for `rating_epochs` at `rating_rate` of the learning rate (Ye et al.,
+    2021: 5 epochs of 3 at 2e-5, then 20 of 10 at 5e-6; they match attention maps too, which are not matched here). `ratings`:
+    rows of two texts and a rating; without them the first stage is all. A ranker "mlp" has its network's states matched.
+    """
+    import torch
+
+    from limbeck.data.rankings import RankingPart, read_ratings
+    from limbeck.signals.stages import stages
+    from limbeck.students.rankers import CrossRanker, MlpRanker, PairClassifier
+    from limbeck.teachers.scores import GivenScores
+
+    student, part = job.student, job.data.train
+    if not isinstance(student, CrossRanker | MlpRanker) or isinstance(student, PairClassifier):
+        raise ArgumentError("quanti_dce trains a scorer of pairs: student=ranker:cross,FOLDER or ranker:mlp,FOLDER.")
+    if isinstance(part, RankingPart) and (levels < 2 or part.candidates % levels):
+        raise ArgumentError(
+            f"{part.candidates} candidates a row do not fall into levels={levels}: give a multiple, 2 or more."
+        )
+    rated = None if ratings is None else read_ratings(ratings, low, high)
+    yield job.stage(o.multi_level_ranking(levels=levels).on("scores").through(torch.sigmoid), name="levels")
+    if rated is None:
+        return
+    before = copy.deepcopy(student)
+    inside = [f"head.{place}" for place in (1, 3, 5)]
+    if isinstance(student, CrossRanker):
+        inside = [f"encoder.body.{name}" for name in stages(student.encoder.body)]  # type: ignore[arg-type]
+    same = o.feature_mse().on("scores").through(torch.sigmoid) + sum(o.feature_mse().on(tap) for tap in inside)
+    yield job.stage(
+        keep * same + o.rating_mse(low=low, high=high).on("scores").against("ratings"), name="ratings", part=rated,
+        teacher=before, roles={"ratings": GivenScores()}, epochs=rating_epochs,
+        learning_rate=rating_rate * job.settings.learning_rate,
+    )  # fmt: skip
