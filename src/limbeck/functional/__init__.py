@@ -23,6 +23,7 @@ from limbeck.functional.features import (
     feature_mse,
     squared_distance,
 )
+from limbeck.functional.levels import batch_alignment, class_alignment, instance_alignment
 from limbeck.functional.likelihoods import (
     EPSILON,
     binary_cross_entropy,

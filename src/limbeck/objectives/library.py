@@ -48,5 +48,8 @@ gram_rows_mse = compose(f.gram_rows_mse)
 relation_distance = compose(f.relation_distance)
 relation_angle = compose(f.relation_angle)
 cka_distance = compose(f.cka_distance)
+instance_alignment = compose(f.instance_alignment)
+batch_alignment = compose(f.batch_alignment)
+class_alignment = compose(f.class_alignment)
 
 __all__ = [name for name, value in globals().items() if hasattr(value, "function")]
