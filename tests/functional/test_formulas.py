@@ -71,6 +71,8 @@ PER_ITEM = {
                  lambda a, b, c: ce(0.8 * onehot(c) + 0.2 / 5, softmax(a))),
     "soft_cross_entropy": (lambda: f.soft_cross_entropy(s, t, temperature=3.0, reduction="none"),
                            lambda a, b, c: ce(softmax(b, 3), softmax(a, 3))),
+    "adapted_cross_entropy": (lambda: f.adapted_cross_entropy(s, t, y, eps=1.4, temperature=2.0, reduction="none"),
+                              lambda a, b, c: ce((softmax(b, 2) + onehot(c)) ** 1.4 - onehot(c), softmax(a, 2))),
     "forward_kl": (lambda: f.forward_kl(s, t, temperature=3.0, reduction="none"),
                    lambda a, b, c: 9 * kl(softmax(b, 3), softmax(a, 3))),
     "reverse_kl": (lambda: f.reverse_kl(s, t, temperature=3.0, reduction="none"),

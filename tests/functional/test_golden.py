@@ -30,6 +30,7 @@ CASES = {
     "dist": lambda s, t, y: f.pearson_rows(s, t) + f.pearson_columns(s, t),
     "nkd": lambda s, t, y: f.target_nontarget_cross_entropy(s, t, y, gamma=1.5),
     "logit_standardization": lambda s, t, y: f.forward_kl(f.standardize(s), f.standardize(t), temperature=2.0),
+    "ofa": lambda s, t, y: f.adapted_cross_entropy(s, t, y),
     "pld": lambda s, t, y: f.plackett_luce(s, t, y),
     "ssld_js": lambda s, t, y: f.symmetric_kl(s, t),
     "born_again": lambda s, t, y: f.forward_kl(s, t),

@@ -62,6 +62,7 @@ from limbeck.functional.preference import (
 from limbeck.functional.ranking import in_batch_contrastive, margin_mse
 from limbeck.functional.relations import cka, cka_distance, cka_rbf, gram_rows_mse, relation_angle, relation_distance
 from limbeck.functional.response import (
+    adapted_cross_entropy,
     cross_entropy,
     decoupled_kl,
     forward_kl,

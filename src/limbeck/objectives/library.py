@@ -8,6 +8,7 @@ from limbeck.objectives.formula import compose
 cross_entropy = compose(f.cross_entropy)
 soft_cross_entropy = compose(f.soft_cross_entropy)
 mixed_cross_entropy = compose(f.mixed_cross_entropy)
+adapted_cross_entropy = compose(f.adapted_cross_entropy)
 target_nontarget_cross_entropy = compose(f.target_nontarget_cross_entropy)
 forward_kl = compose(f.forward_kl)
 reverse_kl = compose(f.reverse_kl)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from limbeck.errors import ArgumentError, SignalError, nearest
+from limbeck.objectives.exits import exit_head
 
 Shape = Sequence[int]
 
@@ -84,7 +85,7 @@ def _auto(student: Shape, teacher: Shape) -> nn.Module:
     return _conv(student, teacher) if len(student) == len(teacher) == 4 else _linear(student, teacher)
 
 
-KINDS = {"auto": _auto, "linear": _linear, "conv": _conv, "regressor": _regressor}
+KINDS = {"auto": _auto, "linear": _linear, "conv": _conv, "regressor": _regressor, "exit": exit_head}
 
 
 def projector(kind: str, student: Shape, teacher: Shape, seed: int = 0, **options: Any) -> nn.Module:
