@@ -1,27 +1,14 @@
 """The formulas against outputs of official implementations: value and gradient."""
 
-import json
-
-import numpy as np
 import pytest
 import torch
 
+from goldens import load
 from limbeck import functional as f
 from limbeck import objectives as o
-from limbeck.data.shared import find_golden
-from limbeck.errors import DataError
 from limbeck.objectives.projectors import projector
 
 pytestmark = pytest.mark.shared_data
-
-
-def load(field, name):
-    try:
-        folder = find_golden()
-    except DataError as missing:
-        pytest.skip(str(missing))
-    arrays = np.load(folder / json.loads((folder / "index.json").read_text())[field][name]["file"])
-    return {key: torch.tensor(arrays[key]) for key in arrays.files}
 
 
 CASES = {

@@ -5,8 +5,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_golden import load
 
+from goldens import load
 from limbeck import functional as f
 
 rng = np.random.default_rng(3)

@@ -119,7 +119,7 @@ from limbeck.functional.topk import (
     topk_ranking,
     topk_total_variation,
 )
-from limbeck.functional.transforms import first_token, pooled
+from limbeck.functional.transforms import first_token, pooled, pooled_to
 
 
 def declared() -> dict[str, Callable[..., Tensor]]:

@@ -1,0 +1,186 @@
+"""Students with other heads: taken apart by how they run, saved whole, loaded back to the same outputs."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from goldens import load
+from limbeck import functional as f
+from limbeck.errors import ModelError, SignalError
+from limbeck.export.model import export_model
+from limbeck.recipes import find
+from limbeck.recipes.toy import toy_job
+from limbeck.signals.order import after, before_activation, calls, classifier_of
+from limbeck.students.build import cnn, mlp, resnet, wide_resnet
+from limbeck.students.heads import without
+from limbeck.students.reused import ReusedClassifier, reuse_classifier
+from limbeck.students.save import load_module, save_model
+from limbeck.teachers.base import as_teacher
+from limbeck.training.execute import Runner
+
+X = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+class Flattening(nn.Module):
+    """As torchvision writes them: the pooled maps are flattened by a function, not by a module."""
+
+    def __init__(self, more=False):
+        super().__init__()
+        self.layer = nn.Sequential(nn.Conv2d(1, 6, 3, stride=2, padding=1), nn.ReLU())
+        self.pool, self.fc, self.more = nn.AdaptiveAvgPool2d(1), nn.Linear(6, 4), more
+
+    def forward(self, x):
+        x = torch.flatten(self.pool(self.layer(x)), 1)
+        return self.fc(F.relu(x - 0.1) if self.more else x)
+
+
+# how a module runs
+
+
+def test_calls_are_in_the_order_in_which_they_end():
+    net = resnet(1, 4, 8, 4).eval()
+    made, output = calls(net, lambda: net(X))
+    names = [call.name for call in made]
+    assert names.index("layer1") < names.index("layer2.0.conv1") < names.index("layer2.0.relu2") < names.index("fc")
+    assert names[-1] == ""
+    assert torch.equal(made[-1].output, output)
+    assert not any(child._forward_hooks or child._forward_pre_hooks for child in net.modules())
+
+
+@pytest.mark.parametrize(
+    ("net", "name"),
+    [(cnn(1, 4, 4, 2, 8), "fc"), (mlp(64, 4, 8), "fc"), (wide_resnet(1, 4, 10, 1), "fc"), (Flattening(), "fc")],
+)
+def test_the_classifier_is_found_by_its_output(net, name):
+    net.eval()
+    assert classifier_of(net, lambda: net(X), lambda output: output) == name
+    body = without(net, [name])
+    assert body(X).shape == (3, net.fc.in_features)
+    torch.testing.assert_close(net.fc(body(X)), net(X))
+
+
+def test_a_model_that_does_not_end_in_a_linear_layer_is_refused():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.Sigmoid())
+    with pytest.raises(SignalError, match="do not come from a linear layer"):
+        classifier_of(net, lambda: net(X), lambda output: output)
+
+
+def test_what_runs_after_a_layer():
+    net = cnn(1, 4, 4, 2, 8)
+    assert after(net, "block2", lambda: net(X)) == ["pool.0", "pool.1", "fc"]
+    with pytest.raises(SignalError, match="did not run"):
+        after(net, "block3", lambda: net(X))
+
+
+@pytest.mark.parametrize(
+    ("net", "stage", "tap"),
+    [(cnn(1, 4, 4, 2, 8), "block1", "block1.relu#input"), (resnet(1, 4, 8, 4), "layer2", "layer2.0.relu2#input"),
+     (wide_resnet(1, 4, 10, 1), "layer1", "layer1"), (wide_resnet(1, 4, 10, 1), "norm", "norm.1#input"),
+     (mlp(64, 4, 8, 0.1), "hidden1", "hidden1.relu#input")],
+)  # fmt: skip
+def test_where_a_stage_is_activated(net, stage, tap):
+    assert before_activation(net.eval(), stage, lambda: net(X)) == tap
+
+
+# SimKD
+
+
+@pytest.mark.shared_data
+def test_golden_simkd():
+    case = load("classifiers", "simkd")
+    made = ReusedClassifier(nn.Identity(), 4, nn.Linear(8, 5), 2, (4, 4)).double()
+    state = {
+        key.removeprefix("in_state_transfer__").replace("__", "."): value
+        for key, value in case.items()
+        if key.startswith("in_state_transfer__")
+    }
+    made.projector.load_state_dict(state)
+    made.classifier.load_state_dict({"weight": case["in_cls_w"], "bias": case["in_cls_b"]})
+    student = case["in_student"].requires_grad_()
+    seen = []
+    made.projector.register_forward_hook(lambda module, args, output: seen.append(output))
+    torch.testing.assert_close(made(student), case["out_logits"])
+    torch.testing.assert_close(seen[0], case["out_projected"])
+    loss = f.feature_mse(seen[0], f.pooled_to(4, 4)(case["in_teacher"]))
+    loss.backward()
+    torch.testing.assert_close(loss.detach(), case["out_loss"])
+    torch.testing.assert_close(student.grad, case["grad_student"])
+
+
+NETS = {
+    "cnn": lambda: (cnn(1, 4, 4, 2, 8), cnn(1, 4, 8, 2, 8)),
+    "the teacher's maps are larger": lambda: (cnn(1, 4, 4, 3, 8), cnn(1, 4, 8, 1, 8)),
+    "the student's maps are larger": lambda: (cnn(1, 4, 4, 1, 8), cnn(1, 4, 8, 3, 8)),
+    "resnet": lambda: (resnet(1, 4, 8, 4), wide_resnet(1, 4, 10, 1)),
+    "flattening": lambda: (nn.Sequential(*cnn(1, 4, 4, 2, 8).children()), Flattening()),
+}
+
+
+def job_of(student, teacher, **settings):
+    job = toy_job(find("simkd"), steps=3, **settings)
+    job.student, job.teacher = student, as_teacher(teacher)
+    return job
+
+
+@pytest.mark.parametrize("nets", NETS)
+def test_simkd_is_saved_whole(nets, tmp_path):
+    student, teacher = NETS[nets]()
+    job = job_of(student, teacher.eval())
+    before, classifier = copy.deepcopy(student.state_dict()), copy.deepcopy(teacher.fc.state_dict())
+    trained = Runner(cpu=True).run(find("simkd")(job)).student
+    assert all(torch.equal(value, before[key]) for key, value in student.state_dict().items())  # a copy was trained
+    assert all(torch.equal(value, classifier[key]) for key, value in trained.classifier.state_dict().items())
+    assert sum(type(module) is nn.Linear for module in trained.modules()) == 1  # its own classifier is gone
+    loaded = load_module(save_model(trained, tmp_path / "student", task="classification"))
+    assert type(loaded) is ReusedClassifier
+    assert torch.equal(loaded(X), trained(X))
+    assert torch.equal(load_module(save_model(loaded, tmp_path / "again"))(X), trained(X))
+
+
+def test_the_prediction_is_the_teacher_s_where_the_features_are():
+    """Projected maps equal to the teacher's give exactly its logits."""
+    student, teacher = NETS["cnn"]()
+    made = reuse_classifier(job_of(student, teacher.eval()), "block2", "block2", factor=2).eval()
+    made.projector = nn.Identity()
+    made.body = without(teacher, after(teacher, "block2", lambda: teacher(X))).eval()
+    torch.testing.assert_close(made(X), teacher(X))
+
+
+def test_simkd_leaves_as_onnx(tmp_path):
+    job = job_of(*NETS["cnn"]())
+    trained = Runner(cpu=True).run(find("simkd")(job)).student
+    record = export_model(trained, tmp_path / "student.onnx", job.task, job.data, seconds=0.01)
+    assert record["max_difference"] < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "message"),
+    [
+        (mlp(64, 4, 8), cnn(1, 4, 8, 2, 8), r"\[2, 8\]; SimKD projects maps"),
+        (cnn(1, 4, 4, 2, 8), mlp(64, 4, 8), "teacher_layer="),
+        (cnn(1, 4, 4, 2, 8), Flattening(more=True), "cannot be reused"),
+        (Flattening(more=True), cnn(1, 4, 8, 2, 8), "more after 'layer'"),
+    ],
+)
+def test_what_simkd_cannot_take_is_said_before_training(student, teacher, message):
+    job = job_of(student, teacher)
+    taps = ("layer" if isinstance(net, Flattening) else "auto" for net in (student, teacher))
+    with pytest.raises(ModelError, match=message):
+        find("simkd")(job, student_layer=next(taps), teacher_layer=next(taps))
+
+
+def test_a_student_that_nobody_knows_how_to_build_is_told():
+    job = job_of(Flattening(), cnn(1, 4, 8, 2, 8))
+    trained = Runner(cpu=True).run(find("simkd")(job, student_layer="layer")).student
+    assert any("builder=" in warning for warning in job.warnings)
+    assert not hasattr(trained, "limbeck_spec")
+
+
+def test_simkd_wants_a_teacher_that_can_be_opened():
+    job = job_of(cnn(1, 4, 4, 2, 8), cnn(1, 4, 8, 2, 8))
+    job.teacher = as_teacher(lambda inputs: torch.zeros(len(inputs), 4))
+    with pytest.raises(Exception, match="no module"):
+        find("simkd")(job)
