@@ -16,10 +16,11 @@ from limbeck.recipes.toy import toy_job
 from limbeck.signals.order import after, before_activation, calls, classifier_of
 from limbeck.students.build import cnn, mlp, resnet, wide_resnet
 from limbeck.students.heads import without
-from limbeck.students.reused import ReusedClassifier, reuse_classifier
+from limbeck.students.reused import ReusedClassifier
 from limbeck.students.save import load_module, save_model
 from limbeck.teachers.base import as_teacher
 from limbeck.training.execute import Runner
+from limbeck.training.headed import reuse_classifier
 
 X = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 

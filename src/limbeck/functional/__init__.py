@@ -16,11 +16,14 @@ from limbeck.functional.aligned import (
 from limbeck.functional.alignment import chunk_rows, chunk_sums, shared_chunks, words_of_chunks
 from limbeck.functional.core import Declaration, objective, reduce
 from limbeck.functional.features import (
+    activation_boundary,
     attention_map_mse,
     cosine_distance,
     euclidean_distance,
+    factor_l1,
     feature_l1,
     feature_mse,
+    hierarchical_context_mse,
     squared_distance,
 )
 from limbeck.functional.levels import batch_alignment, class_alignment, instance_alignment

@@ -24,7 +24,7 @@ def simkd(job: Job, student_layer: str = "auto", teacher_layer: str = "auto", fa
     classifier are part of the student: they are saved, exported and counted. For maps of CNNs.
     """
     from limbeck.functional import pooled_to
-    from limbeck.students.reused import reuse_classifier
+    from limbeck.training.headed import reuse_classifier
 
     taps = job.layer("student", student_layer, at=1), job.layer("teacher", teacher_layer, at=1)
     student = reuse_classifier(job, *taps, factor=factor)
