@@ -9,7 +9,7 @@ from torch import nn
 
 from goldens import load
 from limbeck import functional as f
-from limbeck.errors import ModelError, SignalError
+from limbeck.errors import ArgumentError, ModelError, SignalError
 from limbeck.export.model import export_model
 from limbeck.recipes import find
 from limbeck.recipes.toy import toy_job
@@ -22,6 +22,7 @@ from limbeck.teachers.base import as_teacher
 from limbeck.training.execute import Runner
 from limbeck.training.headed import reuse_classifier
 
+G = torch.Generator().manual_seed(1)
 X = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
@@ -185,3 +186,129 @@ def test_simkd_wants_a_teacher_that_can_be_opened():
     job.teacher = as_teacher(lambda inputs: torch.zeros(len(inputs), 4))
     with pytest.raises(Exception, match="no module"):
         find("simkd")(job)
+
+
+# two heads
+
+DHO = find("dho")
+
+
+@pytest.mark.shared_data
+def test_golden_mixture():
+    case = load("classifiers", "dho_inference")
+    hard, soft, labels = case["in_ce_logits"], case["in_kd_logits"], case["in_target"]
+    torch.testing.assert_close(f.mixed_heads(hard, soft, 0.5, 1.0).exp(), case["out_probs_a05_b1"])
+    share, temperature = f.choose_mixture(hard, soft, labels)
+    assert (share, temperature) == pytest.approx((float(case["out_best_alpha"]), float(case["out_best_beta"])))
+    right = (f.mixed_heads(hard, soft, share, temperature).argmax(1) == labels).double().mean()
+    assert float(100 * right) == pytest.approx(float(case["out_best_acc"]))
+
+
+@pytest.mark.shared_data
+def test_golden_two_heads():
+    case = load("classifiers", "dho_loss")
+    names = ("ce_logits", "kd_l", "kd_u")
+    hard, labelled, unlabelled = (case[f"in_{name}"].requires_grad_() for name in names)
+    kd = sum(f.forward_kl(s, t, temperature=2.0) for s, t in ((labelled, case["in_t_l"]), (unlabelled, case["in_t_u"])))
+    loss = 0.5 * f.cross_entropy(hard, case["in_target"]) + 0.5 * kd
+    loss.backward()
+    torch.testing.assert_close(loss.detach(), case["out_loss"])
+    for name, value in zip(names, (hard, labelled, unlabelled), strict=True):
+        torch.testing.assert_close(value.grad, case[f"grad_{name}"])
+
+
+def test_equal_halves_give_each_kind_its_own_mean():
+    hard, soft, teacher = torch.randn(3, 8, 4, generator=G)
+    labels = torch.tensor([0, 1, 2, 3, -100, -100, -100, -100])
+    job = toy_job(DHO)
+    objective = next(DHO(job)).learners["student"].objective
+    found = objective({"hard": hard, "soft": soft}, teacher, labels)
+    each = [f.forward_kl(soft[part], teacher[part], temperature=2.0) for part in (slice(0, 4), slice(4, 8))]
+    torch.testing.assert_close(found, 0.5 * f.cross_entropy(hard[:4], labels[:4]) + 0.5 * (each[0] + each[1]))
+    job.data.parts["train"] = job.labelled()  # without unlabelled samples there is one mean
+    objective = next(DHO(job)).learners["student"].objective
+    found = objective({"hard": hard[:4], "soft": soft[:4]}, teacher[:4], labels[:4])
+    torch.testing.assert_close(found, 0.5 * f.cross_entropy(hard[:4], labels[:4]) + 0.5 * each[0])
+
+
+def test_a_mixture_is_a_distribution_between_its_heads():
+    hard, soft = torch.randn(2, 6, 5, generator=G, dtype=torch.float64)
+    torch.testing.assert_close(f.mixed_heads(hard, soft, 1.0, 2.0), hard.log_softmax(1))
+    torch.testing.assert_close(f.mixed_heads(hard, soft, 0.0, 2.0), (soft / 2).log_softmax(1))
+    mixed = f.mixed_heads(hard, soft, 0.3, 2.0).exp()
+    torch.testing.assert_close(mixed.sum(1), torch.ones(6, dtype=torch.float64))
+    torch.testing.assert_close(mixed, 0.3 * hard.softmax(1) + 0.7 * (soft / 2).softmax(1))
+
+
+def test_the_mixture_is_chosen_by_labelled_samples_and_the_first_best_wins():
+    right, wrong = torch.eye(3), torch.eye(3).roll(1, 0)
+    labels = torch.tensor([0, 1, -100])
+    assert f.choose_mixture(4 * right, 4 * wrong, labels)[0] > 0.5
+    assert f.choose_mixture(4 * wrong, 4 * right, labels) == (0.0, 0.5)
+    with pytest.raises(ValueError, match="no sample has a label"):
+        f.choose_mixture(right, wrong, torch.full((3,), -100))
+
+
+@pytest.mark.parametrize(
+    "student", [cnn(1, 4, 4, 2, 8), mlp(64, 4, 8), resnet(1, 4, 8, 4)], ids=["cnn", "mlp", "resnet"]
+)
+def test_both_heads_and_their_mixture_are_saved(student, tmp_path):
+    job = toy_job(DHO, steps=6)
+    job.student = student
+    trained = Runner(cpu=True).run(DHO(job)).student
+    share, temperature = trained.mixture.tolist()
+    assert (share, temperature) == pytest.approx(chosen(trained, job.data.parts["valid"]))
+    loaded = load_module(save_model(trained, tmp_path / "student", task="classification"))
+    assert torch.equal(loaded(X), trained(X))
+    assert {"hard.weight", "soft.weight", "mixture"} <= loaded.state_dict().keys()
+    torch.testing.assert_close(loaded(X).exp().sum(1), torch.ones(3))
+    record = export_model(trained, tmp_path / "student.onnx", job.task, job.data, seconds=0.01)
+    assert record["max_difference"] < 1e-4
+
+
+def chosen(module, part):
+    """By hand: every share and temperature, on the heads' outputs."""
+    seen = {}
+    for name in ("hard", "soft"):
+        module.get_submodule(name).register_forward_hook(lambda _, args, output, name=name: seen.update({name: output}))
+    with torch.no_grad():
+        module(part.batch(torch.arange(len(part))).inputs)
+    best, found = -1, None
+    for b in (0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 4.0):
+        for a in [0.05 * i for i in range(21)]:
+            mixed = a * seen["hard"].double().softmax(1) + (1 - a) * (seen["soft"].double() / b).softmax(1)
+            right = int((mixed.argmax(1) == part.labels).sum())
+            if right > best:
+                best, found = right, (a, b)
+    return found
+
+
+def test_texts_find_their_tokenizer_behind_two_heads(tmp_path):
+    from limbeck.data.base import Data, TextPart
+    from limbeck.students.build import text_bag
+
+    texts = [f"the {word} runs" for word in ("cat", "dog", "ant", "owl") * 6]
+    labels = torch.arange(4).repeat(6)
+    hidden = labels.clone()
+    hidden[12:] = -100
+    job = toy_job(DHO, steps=4)
+    job.data = Data("pets", "text", {"train": TextPart("train", texts, hidden), "valid": TextPart("valid", texts, labels)},
+                    classes=list("abcd"))  # fmt: skip
+    job.student, job.teacher = text_bag(4, 64, 8), as_teacher(text_bag(4, 128, 8))
+    trained = Runner(cpu=True).run(DHO(job)).student
+    loaded = load_module(save_model(trained, tmp_path / "student"))
+    inputs = job.task.example(job.data, loaded)
+    assert torch.equal(loaded(**inputs), trained(**inputs))
+
+
+def test_dho_says_what_it_misses():
+    job = toy_job(DHO)
+    del job.data.parts["valid"]
+    assert Runner(cpu=True).run(DHO(job)).student.mixture.tolist() == [0.5, 1.0]
+    assert any("both heads count half" in text for text in job.warnings)
+    with pytest.raises(ArgumentError, match="batch_size=all"):
+        next(DHO(toy_job(DHO, batch_size="all")))
+    job = toy_job(DHO)
+    job.student = nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.Sigmoid())
+    with pytest.raises(SignalError, match="do not come from a linear layer"):
+        next(DHO(job))

@@ -26,6 +26,7 @@ from limbeck.functional.features import (
     hierarchical_context_mse,
     squared_distance,
 )
+from limbeck.functional.heads import choose_mixture, mixed_heads
 from limbeck.functional.levels import batch_alignment, class_alignment, instance_alignment
 from limbeck.functional.likelihoods import (
     EPSILON,

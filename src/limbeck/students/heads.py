@@ -6,7 +6,11 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+
+from limbeck.functional.heads import mixed_heads
+from limbeck.students.declare import builder
 
 CARRIED = ("tokenizer", "processor", "pretrained_cfg", "limbeck_pretrained")  # how a task prepares inputs for a module
 
@@ -17,9 +21,7 @@ class Headed(nn.Module):
     def __init__(self, body: nn.Module):
         super().__init__()
         self.body = body
-        for name in CARRIED:
-            if name in vars(body):
-                setattr(self, name, vars(body)[name])
+        carry(body, self)
 
     def features(self, *args: Any, **kwargs: Any) -> Tensor:
         """What the body gives now that its classifier is gone."""
@@ -34,6 +36,13 @@ def unwrapped(output: Any) -> Tensor:
     return output[0] if isinstance(output, tuple) else output
 
 
+def carry(module: nn.Module, to: nn.Module) -> None:
+    """Give a module around another what a task asks of it to prepare its inputs."""
+    for name in CARRIED:
+        if name in vars(module):
+            setattr(to, name, vars(module)[name])
+
+
 def without(module: nn.Module, names: Sequence[str]) -> nn.Module:
     """A copy of a module in which the named submodules pass on what they are given."""
     body = copy.deepcopy(module)
@@ -42,3 +51,29 @@ def without(module: nn.Module, names: Sequence[str]) -> nn.Module:
         parent, _, last = name.rpartition(".")
         setattr(body.get_submodule(parent), last, nn.Identity())
     return body
+
+
+class DualHead(Headed):
+    """Two linear heads on one body: `hard` learns labels, `soft` follows a teacher. Forward gives their mixture's logits.
+
+    `mixture` is [share of the hard head, temperature of the soft one], saved with the weights (DHO, 2025).
+    """
+
+    mixture: Tensor
+
+    def __init__(self, body: nn.Module, width: int, outputs: int):
+        super().__init__(body)
+        self.hard, self.soft = nn.Linear(width, outputs), nn.Linear(width, outputs)
+        self.register_buffer("mixture", torch.tensor([0.5, 1.0]))
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        features = self.features(*args, **kwargs)
+        return mixed_heads(self.hard(features), self.soft(features), self.mixture[0], self.mixture[1])
+
+
+@builder
+def dual_head(student: dict[str, Any], without_layers: list[str], width: int, outputs: int) -> DualHead:
+    """A `DualHead` with fresh weights, around a student that is built by its own builder."""
+    from limbeck.students.save import build_from
+
+    return DualHead(without(build_from(student), without_layers), width, outputs)

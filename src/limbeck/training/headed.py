@@ -7,15 +7,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from limbeck.errors import ModelError
 from limbeck.evaluation.modes import device_of
+from limbeck.evaluation.run import predict
+from limbeck.functional.heads import choose_mixture
 from limbeck.signals.order import after
 from limbeck.signals.step import derive
 from limbeck.signals.taps import Taps
 from limbeck.students.declare import seeded
-from limbeck.students.heads import unwrapped, without
+from limbeck.students.heads import DualHead, carry, dual_head, unwrapped, without
 from limbeck.students.reused import ReusedClassifier, reused_classifier
 from limbeck.students.save import how_to_build
 from limbeck.training.inside import classifier, module_of, running
@@ -83,3 +85,41 @@ def reuse_classifier(job: Job, student_layer: str, teacher_layer: str, factor: i
     if spec is not None:
         made.limbeck_spec = spec  # type: ignore[assignment]
     return made
+
+
+def two_heads(job: Job) -> DualHead:
+    """The job's student with two fresh heads in the place of its classifier. Raises SignalError where it has none."""
+    name = classifier(job, "student")
+    head: Any = job.student.get_submodule(name)
+    with seeded(derive(job.settings.seed, "heads") % 2**31):
+        made = DualHead(without(job.student, [name]), head.in_features, head.out_features).to(device_of(job.student))
+    spec = spec_of(job, dual_head, without_layers=[name], width=head.in_features, outputs=head.out_features)
+    if spec is not None:
+        made.limbeck_spec = spec  # type: ignore[assignment]
+    return made
+
+
+def mix_on_validation(job: Job, student: DualHead) -> None:
+    """Choose the mixture of a trained student's heads on the validation part; without labels there it stays as it is."""
+    part = job.data.parts.get("valid")
+    if part is None or part.labels is None or not bool(part.is_labelled().any()):
+        job.warn(
+            "No validation part has labels, so that both heads count half: give valid=0.1 to choose their mixture."
+        )
+        return
+    heads = {tap: predict(Tapped(student, tap), part, job.task) for tap in ("hard", "soft")}
+    student.mixture.copy_(torch.tensor(choose_mixture(heads["hard"], heads["soft"], part.labels)))
+
+
+class Tapped(nn.Module):
+    """A module that gives one of its inner signals instead of its output."""
+
+    def __init__(self, module: nn.Module, tap: str):
+        super().__init__()
+        self.module, self.tap = module, tap
+        carry(module, self)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        with Taps(self.module, [self.tap]) as taps:
+            taps.run(lambda: self.module(*args, **kwargs))
+        return taps.signals[self.tap]

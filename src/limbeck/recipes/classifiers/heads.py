@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from limbeck import objectives as o
+from limbeck.errors import ArgumentError
 from limbeck.recipes.registry import recipe
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from limbeck.training.job import Job
-    from limbeck.training.stage import Stage
+    from limbeck.training.stage import Result, Stage
 
 
 @recipe(paper="Knowledge Distillation with the Reused Teacher Classifier", year=2022, field="classifiers",
@@ -30,3 +33,32 @@ def simkd(job: Job, student_layer: str = "auto", teacher_layer: str = "auto", fa
     student = reuse_classifier(job, *taps, factor=factor)
     match = o.feature_mse().on("projector", taps[1]).through(pooled_to(*student.side))
     return job.stage(match, student=student)
+
+
+@recipe(paper="Simple Semi-supervised Knowledge Distillation from Vision-Language Models via Dual-Head Optimization",
+        year=2025, field="classifiers", needs=("logits", "labels"))  # fmt: skip
+def dho(job: Job, temperature: float = 2.0, hard: float = 0.5) -> Generator[Stage, Result, None]:
+    """Give labels and teacher a head each on one backbone, so that their gradients do not fight, and mix both to predict.
+
+    limbeck distill dho teacher=... student=... data=... labelled=100
+
+    0.5 CE(hard head) + 0.5 (KD of labelled + KD of unlabelled samples)(soft head), KD = T^2 KL at T = 2, each a mean over its
+    samples; half of every batch is labelled where both kinds are there (2025, erjui/DHO). The prediction is a softmax(hard) +
+    (1 - a) softmax(soft / b), with a and b chosen on the validation part after training. The saved student holds both heads,
+    a and b.
+    """
+    from limbeck.training.headed import mix_on_validation, two_heads
+
+    kinds, size = job.data.train.kinds(), job.settings.batch_size
+    both = {"labels", "unlabelled"} <= kinds
+    if both and (size == "all" or int(size) < 2):
+        raise ArgumentError(
+            f"batch_size={size}: dho takes half of every batch from each kind of samples; give a number."
+        )
+    # equal halves: the sum of two means over a half each is twice the mean over all
+    soft = (2.0 if both else 1.0) * (1 - hard) * o.forward_kl(temperature=temperature).on("soft", "logits")
+    result = yield job.stage(
+        hard * o.cross_entropy().on("hard") + soft, student=two_heads(job),
+        labelled_per_batch=int(size) // 2 if both else None,
+    )  # fmt: skip
+    mix_on_validation(job, result.student)  # type: ignore[arg-type]
