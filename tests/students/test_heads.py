@@ -312,3 +312,62 @@ def test_dho_says_what_it_misses():
     job.student = nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.Sigmoid())
     with pytest.raises(SignalError, match="do not come from a linear layer"):
         next(DHO(job))
+
+
+# subclasses
+
+LELP = find("lelp")
+
+
+@pytest.mark.parametrize("student", [cnn(1, 4, 4, 2, 8), mlp(64, 4, 8)], ids=["cnn", "mlp"])
+def test_a_head_of_subclasses_is_saved(student, tmp_path):
+    job = toy_job(LELP, steps=4)
+    job.student = student
+    stage = LELP(job, subclasses=3, hard=0.5)
+    trained = Runner(cpu=True).run(stage).student
+    loaded = load_module(save_model(trained, tmp_path / "student", task="classification"))
+    assert torch.equal(loaded(X), trained(X))
+    parts = trained.subclasses(trained.features(X)).softmax(1).unflatten(1, (4, 3)).sum(2)
+    torch.testing.assert_close(trained(X).softmax(1), parts)
+    record = export_model(trained, tmp_path / "student.onnx", job.task, job.data, seconds=0.01)
+    assert record["max_difference"] < 1e-4
+
+
+def test_the_teacher_reads_once_and_its_subclasses_are_the_target():
+    job = toy_job(LELP, steps=2)
+    teacher, reads = job.teacher.module, []
+    teacher.register_forward_hook(lambda *_: reads.append(1))
+    stage = LELP(job, subclasses=4)
+    before = len(reads)
+    assert stage.roles["teacher"].stored
+    Runner(cpu=True).run(stage)
+    assert len(reads) == before
+    role = stage.roles["subclass"]
+    batch = job.data.train.batch(torch.arange(8))
+    signals = stage.roles["teacher"].read(batch, ["logits", role.tap], job.task)
+    target = f.subclass_log_probabilities(signals["logits"], signals[role.tap], role.centres, role.directions)
+    with torch.no_grad():
+        wanted = teacher.eval()(batch.inputs).softmax(1)
+    torch.testing.assert_close(target.exp().unflatten(1, (4, 4)).sum(2), wanted, atol=1e-3, rtol=1e-2)
+
+
+def test_lelp_follows_a_teacher_whose_inputs_are_augmented_live():
+    from limbeck.data.augment import Shift
+
+    job = toy_job(LELP, steps=2)
+    job.data.train.augmentation = Shift(1)
+    stage = LELP(job)
+    assert stage.roles["teacher"] is job.teacher
+    assert Runner(cpu=True).run(stage).steps == 2
+
+
+def test_what_lelp_cannot_take_is_said_before_training():
+    with pytest.raises(ArgumentError, match="subclasses=1"):
+        LELP(toy_job(LELP), subclasses=1)
+    job = toy_job(LELP)
+    job.teacher = as_teacher(lambda inputs: torch.zeros(len(inputs), 4))
+    with pytest.raises(ArgumentError, match="have to be named"):
+        LELP(job)
+    job = toy_job(LELP)
+    assert LELP(job, subclasses=40).roles
+    assert any("too few samples for 40 subclasses" in text for text in job.warnings)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from limbeck.functional.heads import mixed_heads
+from limbeck.functional.subclasses import summed_subclasses
 from limbeck.students.declare import builder
 
 CARRIED = ("tokenizer", "processor", "pretrained_cfg", "limbeck_pretrained")  # how a task prepares inputs for a module
@@ -77,3 +78,25 @@ def dual_head(student: dict[str, Any], without_layers: list[str], width: int, ou
     from limbeck.students.save import build_from
 
     return DualHead(without(build_from(student), without_layers), width, outputs)
+
+
+class SubclassHead(Headed):
+    """A head of `count` subclasses to a class, `subclasses`; forward gives logits of the classes, each the sum of its own."""
+
+    def __init__(self, body: nn.Module, width: int, outputs: int, count: int):
+        super().__init__(body)
+        self.count = count
+        self.subclasses = nn.Linear(width, outputs * count)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        return summed_subclasses(self.subclasses(self.features(*args, **kwargs)), self.count)
+
+
+@builder
+def subclass_head(
+    student: dict[str, Any], without_layers: list[str], width: int, outputs: int, count: int
+) -> SubclassHead:
+    """A `SubclassHead` with fresh weights, around a student that is built by its own builder."""
+    from limbeck.students.save import build_from
+
+    return SubclassHead(without(build_from(student), without_layers), width, outputs, count)

@@ -17,7 +17,7 @@ from limbeck.signals.order import after
 from limbeck.signals.step import derive
 from limbeck.signals.taps import Taps
 from limbeck.students.declare import seeded
-from limbeck.students.heads import DualHead, carry, dual_head, unwrapped, without
+from limbeck.students.heads import DualHead, SubclassHead, carry, dual_head, subclass_head, unwrapped, without
 from limbeck.students.reused import ReusedClassifier, reused_classifier
 from limbeck.students.save import how_to_build
 from limbeck.training.inside import classifier, module_of, running
@@ -89,13 +89,23 @@ def reuse_classifier(job: Job, student_layer: str, teacher_layer: str, factor: i
 
 def two_heads(job: Job) -> DualHead:
     """The job's student with two fresh heads in the place of its classifier. Raises SignalError where it has none."""
+    return _on_body(job, DualHead, dual_head)
+
+
+def with_subclasses(job: Job, count: int) -> SubclassHead:
+    """The job's student with a fresh head of `count` subclasses to a class. Raises SignalError as `two_heads` does."""
+    return _on_body(job, SubclassHead, subclass_head, count=count)
+
+
+def _on_body(job: Job, kind: Any, function: Any, **more: Any) -> Any:
     name = classifier(job, "student")
     head: Any = job.student.get_submodule(name)
+    sizes = {"width": head.in_features, "outputs": head.out_features, **more}
     with seeded(derive(job.settings.seed, "heads") % 2**31):
-        made = DualHead(without(job.student, [name]), head.in_features, head.out_features).to(device_of(job.student))
-    spec = spec_of(job, dual_head, without_layers=[name], width=head.in_features, outputs=head.out_features)
+        made = kind(without(job.student, [name]), **sizes).to(device_of(job.student))
+    spec = spec_of(job, function, without_layers=[name], **sizes)
     if spec is not None:
-        made.limbeck_spec = spec  # type: ignore[assignment]
+        made.limbeck_spec = spec
     return made
 
 

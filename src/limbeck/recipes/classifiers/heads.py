@@ -62,3 +62,26 @@ def dho(job: Job, temperature: float = 2.0, hard: float = 0.5) -> Generator[Stag
         labelled_per_batch=int(size) // 2 if both else None,
     )  # fmt: skip
     mix_on_validation(job, result.student)  # type: ignore[arg-type]
+
+
+@recipe(paper="Linear Projections of Teacher Embeddings for Few-Class Distillation", year=2024, field="classifiers",
+        needs=("logits", "features"))  # fmt: skip
+def lelp(job: Job, subclasses: int = 8, temperature: float = 1.0, split: float = 1.0, hard: float = 0.0,
+         teacher_layer: str = "auto") -> Stage:  # fmt: skip
+    """Split every class along directions of the teacher's embeddings, and teach the parts: for tasks of two or few classes.
+
+    limbeck distill lelp teacher=... student=... data=... subclasses=8
+
+    T^2 KL(q || student) at `temperature`, over classes x `subclasses` outputs, q = p_T(class) softmax(projections / `split`)
+    within the class; `hard` adds that much CE. Directions are a class's principal components in both senses, projections have
+    deviation 1 along the first (after Loo et al., 2024; no code is published, details ours). The student's classifier becomes
+    one of subclasses, whose sums are the prediction; it is saved so. The teacher reads each sample once. `teacher_layer`: where
+    its embeddings are, by default what its classifier is given.
+    """
+    from limbeck.training.headed import with_subclasses
+    from limbeck.training.subclasses import split_classes
+
+    teacher, roles = split_classes(job, teacher_layer, subclasses, split)
+    follow = o.forward_kl(temperature=temperature).on("subclasses", "subclass:logits")
+    loss = hard * o.cross_entropy() + follow if hard and "labels" in job.has() else follow
+    return job.stage(loss, student=with_subclasses(job, subclasses), teacher=teacher, roles={"subclass": roles})
