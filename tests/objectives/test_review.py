@@ -98,5 +98,9 @@ def test_what_cannot_be_reviewed_is_said():
     with pytest.raises(ArgumentError, match="no module"):
         recipe(job)
     job = toy_job(recipe)
+    job.student = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 4))
+    with pytest.raises(SignalError, match="no stages that can be found"):
+        recipe(job)
+    job = toy_job(recipe)
     job.student = mlp(64, 4, 8)  # vectors meet maps of another size: nearest neighbours bring one to the other
     assert Runner(cpu=True).run(recipe(job)).steps > 0
