@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,12 +10,15 @@ from torch import Tensor, nn
 
 from limbeck.errors import ArgumentError, SignalError
 from limbeck.evaluation.modes import device_of, evaluating
+from limbeck.functional.transforms import pooled
 from limbeck.signals.order import before_activation, classifier_of
 from limbeck.signals.stages import stages
-from limbeck.teachers.base import ModuleTeacher
+from limbeck.teachers.base import ModuleTeacher, Teacher
 
 if TYPE_CHECKING:
     from limbeck.training.job import Job
+
+AT_ONCE = 256
 
 
 def module_of(job: Job, role: str) -> nn.Module:
@@ -64,3 +67,13 @@ def classifier(job: Job, role: str) -> str:
         return job.task.signals(output)["logits"]
 
     return classifier_of(module_of(job, role), running(job, role), logits)
+
+
+def signals_of_train(job: Job, teacher: Teacher, taps: Sequence[str]) -> dict[str, Tensor]:
+    """A teacher's signals of the whole training part, without augmentation: pooled to vectors, [samples, width] each."""
+    train, place = job.data.train, device_of(next(iter(teacher.modules()), None))
+    found: dict[str, list[Tensor]] = {tap: [] for tap in taps}
+    for chosen in torch.arange(len(train)).split(AT_ONCE):
+        for name, value in teacher.read(train.batch(chosen).to(place), list(taps), job.task).items():
+            found[name].append(pooled(value.detach().float().cpu()))
+    return {name: torch.cat(values) for name, values in found.items()}

@@ -9,19 +9,16 @@ import torch
 from torch import Tensor
 
 from limbeck.errors import ArgumentError, SignalError
-from limbeck.evaluation.modes import device_of
 from limbeck.functional.subclasses import subclass_directions, subclass_log_probabilities
 from limbeck.functional.transforms import pooled
 from limbeck.signals.step import Ref, Step
 from limbeck.tasks.base import Task
 from limbeck.teachers.base import ModuleTeacher, Teacher
 from limbeck.teachers.live import Derived
-from limbeck.training.inside import classifier
+from limbeck.training.inside import classifier, signals_of_train
 
 if TYPE_CHECKING:
     from limbeck.training.job import Job
-
-AT_ONCE = 256
 
 
 class Subclasses(Derived):
@@ -60,13 +57,8 @@ def split_classes(job: Job, layer: str, count: int, temperature: float) -> tuple
         stored = job.stored("logits", tap)
         assert stored is not None
         teacher = stored
-    place = device_of(next(iter(teacher.modules()), None))
-    found: dict[str, list[Tensor]] = {"logits": [], tap: []}
-    for chosen in torch.arange(len(train)).split(AT_ONCE):
-        signals = teacher.read(train.batch(chosen).to(place), list(found), job.task)
-        for name, value in signals.items():
-            found[name].append(pooled(value.detach().float().cpu()))
-    logits, embeddings = torch.cat(found["logits"]), torch.cat(found[tap])
+    signals = signals_of_train(job, teacher, ["logits", tap])
+    logits, embeddings = signals["logits"], signals[tap]
     if embeddings.ndim != 2:
         raise SignalError(f"teacher_layer={tap!r} gives {list(embeddings.shape)}; embeddings are [batch, width].")
     classes = logits.argmax(1)
