@@ -308,6 +308,8 @@ def test_dho_says_what_it_misses():
     assert any("both heads count half" in text for text in job.warnings)
     with pytest.raises(ArgumentError, match="batch_size=all"):
         next(DHO(toy_job(DHO, batch_size="all")))
+    with pytest.raises(ArgumentError, match="hard=1"):
+        next(DHO(toy_job(DHO), hard=1.0))
     job = toy_job(DHO)
     job.student = nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.Sigmoid())
     with pytest.raises(SignalError, match="do not come from a linear layer"):

@@ -49,6 +49,8 @@ def dho(job: Job, temperature: float = 2.0, hard: float = 0.5) -> Generator[Stag
     """
     from limbeck.training.headed import mix_on_validation, two_heads
 
+    if not 0 < hard < 1:
+        raise ArgumentError(f"hard={hard}: expected the share of the labels in the loss, above 0 and below 1.")
     kinds, size = job.data.train.kinds(), job.settings.batch_size
     both = {"labels", "unlabelled"} <= kinds
     if both and (size == "all" or int(size) < 2):
