@@ -65,12 +65,22 @@ def js(zs, zt, beta):
     return beta * kl(p, m) + (1 - beta) * kl(q, m)
 
 
+def boundary(zs, zt, label, m=0.5):
+    total = 0.0
+    for a, b in zip(zs, zt, strict=True):
+        total += (a + m) ** 2 if a > -m and b <= 0 else 0.0
+        total += (a - m) ** 2 if a <= m and b > 0 else 0.0
+    return total
+
+
 PER_ITEM = {
     "cross_entropy": (lambda: f.cross_entropy(s, y, reduction="none"), lambda a, b, c: -np.log(softmax(a)[c])),
     "smoothed": (lambda: f.cross_entropy(s, y, label_smoothing=0.2, reduction="none"),
                  lambda a, b, c: ce(0.8 * onehot(c) + 0.2 / 5, softmax(a))),
     "soft_cross_entropy": (lambda: f.soft_cross_entropy(s, t, temperature=3.0, reduction="none"),
                            lambda a, b, c: ce(softmax(b, 3), softmax(a, 3))),
+    "adapted_cross_entropy": (lambda: f.adapted_cross_entropy(s, t, y, eps=1.4, temperature=2.0, reduction="none"),
+                              lambda a, b, c: ce((softmax(b, 2) + onehot(c)) ** 1.4 - onehot(c), softmax(a, 2))),
     "forward_kl": (lambda: f.forward_kl(s, t, temperature=3.0, reduction="none"),
                    lambda a, b, c: 9 * kl(softmax(b, 3), softmax(a, 3))),
     "reverse_kl": (lambda: f.reverse_kl(s, t, temperature=3.0, reduction="none"),
@@ -89,6 +99,7 @@ PER_ITEM = {
               lambda a, b, c: ce(0.3 * onehot(c) + 0.7 * softmax(b, 2), softmax(a))),
     "cosine": (lambda: f.cosine_distance(s, t, reduction="none"),
                lambda a, b, c: 1 - (a @ b) / np.sqrt((a @ a) * (b @ b))),
+    "activation_boundary": (lambda: f.activation_boundary(s, t, margin=0.5, reduction="none"), boundary),
     "l1": (lambda: f.feature_l1(s, t, reduction="none"), lambda a, b, c: np.abs(a - b).mean()),
 }  # fmt: skip
 
@@ -128,6 +139,40 @@ def test_attention_map():
 
     expected = [((attention(a) - attention(b)) ** 2).mean() for a, b in zip(A, B, strict=True)]
     ours = f.attention_map_mse(torch.tensor(A), torch.tensor(B), reduction="none")
+    torch.testing.assert_close(ours, torch.tensor(expected))
+
+
+def test_factor():
+    def energy(maps):
+        flat = (maps**2).mean(0).reshape(-1)
+        return flat / np.sqrt((flat**2).sum())
+
+    def halved(maps):
+        return maps.reshape(6, 2, 2, 2, 2).mean((2, 4))
+
+    expected = [np.abs(energy(a) - energy(b)).mean() for a, b in zip(A, B, strict=True)]
+    torch.testing.assert_close(f.factor_l1(torch.tensor(A), torch.tensor(B), reduction="none"), torch.tensor(expected))
+    small = A[:, :, :2, :2]
+    expected = [np.abs(energy(a) - energy(halved(b))).mean() for a, b in zip(small, B, strict=True)]
+    ours = f.factor_l1(torch.tensor(small), torch.tensor(B), reduction="none")
+    torch.testing.assert_close(ours, torch.tensor(expected))  # the larger map is pooled before the power
+
+
+@pytest.mark.parametrize(("side", "used"), [(8, (4, 2, 1)), (4, (2, 1)), (2, (1,)), (1, ()), (3, (2, 1))])
+def test_hierarchical_context(side, used):
+    def pool(maps, size):
+        edges = [(int(np.floor(i * side / size)), int(np.ceil((i + 1) * side / size))) for i in range(size)]
+        return np.array([[maps[:, a:b, c:d].mean((1, 2)) for c, d in edges] for a, b in edges])
+
+    one, other = rng.normal(size=(2, 3, 2, side, side))
+    expected = []
+    for a, b in zip(one, other, strict=True):
+        total, norm, weight = ((a - b) ** 2).mean(), 1.0, 1.0
+        for size in used:
+            weight /= 2
+            total, norm = total + weight * ((pool(a, size) - pool(b, size)) ** 2).mean(), norm + weight
+        expected.append(total / norm)
+    ours = f.hierarchical_context_mse(torch.tensor(one), torch.tensor(other), reduction="none")
     torch.testing.assert_close(ours, torch.tensor(expected))
 
 

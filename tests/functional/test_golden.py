@@ -1,27 +1,14 @@
 """The formulas against outputs of official implementations: value and gradient."""
 
-import json
-
-import numpy as np
 import pytest
 import torch
 
+from goldens import load
 from limbeck import functional as f
 from limbeck import objectives as o
-from limbeck.data.shared import find_golden
-from limbeck.errors import DataError
 from limbeck.objectives.projectors import projector
 
 pytestmark = pytest.mark.shared_data
-
-
-def load(field, name):
-    try:
-        folder = find_golden()
-    except DataError as missing:
-        pytest.skip(str(missing))
-    arrays = np.load(folder / json.loads((folder / "index.json").read_text())[field][name]["file"])
-    return {key: torch.tensor(arrays[key]) for key in arrays.files}
 
 
 CASES = {
@@ -30,10 +17,12 @@ CASES = {
     "dist": lambda s, t, y: f.pearson_rows(s, t) + f.pearson_columns(s, t),
     "nkd": lambda s, t, y: f.target_nontarget_cross_entropy(s, t, y, gamma=1.5),
     "logit_standardization": lambda s, t, y: f.forward_kl(f.standardize(s), f.standardize(t), temperature=2.0),
+    "ofa": lambda s, t, y: f.adapted_cross_entropy(s, t, y),
     "pld": lambda s, t, y: f.plackett_luce(s, t, y),
     "ssld_js": lambda s, t, y: f.symmetric_kl(s, t),
     "born_again": lambda s, t, y: f.forward_kl(s, t),
     "attention_transfer": lambda s, t, y: f.attention_map_mse(s, t),
+    "factor_transfer": lambda s, t, y: f.factor_l1(s, t),
     "similarity_preserving": lambda s, t, y: f.gram_rows_mse(s, t),
     "rkd": lambda s, t, y: 25 * f.relation_distance(s, t) + 50 * f.relation_angle(s, t),
     "simclr_v2_distill": lambda s, t, y: f.soft_cross_entropy(s, t),
@@ -62,6 +51,20 @@ def test_classifiers(name):
     if gradient is not None:
         value.backward()
         torch.testing.assert_close(student.grad, gradient.double(), rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize(("name", "stages", "measure"), [
+    ("reviewkd_hcl", 3, lambda s, t, i: f.hierarchical_context_mse(s, t)),
+    ("activation_boundary", 2, lambda s, t, i: 3 / 1000 * 2.0 ** (i - 1) * f.activation_boundary(s, t)),
+])  # fmt: skip
+def test_over_stages(name, stages, measure):
+    case = load("classifiers", name)
+    students = [case[f"in_s{i}"].double().requires_grad_() for i in range(stages)]
+    value = sum(measure(student, case[f"in_t{i}"].double(), i) for i, student in enumerate(students))
+    value.backward()
+    assert float(value.detach()) == pytest.approx(float(case["out_loss"]), rel=1e-6)
+    for i, student in enumerate(students):
+        torch.testing.assert_close(student.grad, case[f"grad_s{i}"].double(), rtol=1e-5, atol=1e-8)
 
 
 @pytest.mark.parametrize(("output", "score"), [

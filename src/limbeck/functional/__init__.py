@@ -17,13 +17,18 @@ from limbeck.functional.alignment import chunk_rows, chunk_sums, shared_chunks, 
 from limbeck.functional.coherence import multi_level_ranking, rating_mse
 from limbeck.functional.core import Declaration, objective, reduce
 from limbeck.functional.features import (
+    activation_boundary,
     attention_map_mse,
     cosine_distance,
     euclidean_distance,
+    factor_l1,
     feature_l1,
     feature_mse,
+    hierarchical_context_mse,
     squared_distance,
 )
+from limbeck.functional.heads import choose_mixture, mixed_heads
+from limbeck.functional.levels import batch_alignment, class_alignment, instance_alignment
 from limbeck.functional.likelihoods import (
     EPSILON,
     binary_cross_entropy,
@@ -62,6 +67,7 @@ from limbeck.functional.preference import (
 from limbeck.functional.ranking import in_batch_contrastive, margin_mse, soft_binary_cross_entropy
 from limbeck.functional.relations import cka, cka_distance, cka_rbf, gram_rows_mse, relation_angle, relation_distance
 from limbeck.functional.response import (
+    adapted_cross_entropy,
     cross_entropy,
     decoupled_kl,
     forward_kl,
@@ -87,6 +93,7 @@ from limbeck.functional.selection import (
     topk_plackett_luce,
 )
 from limbeck.functional.sentences import sentence_kinds, sentence_probabilities, teacher_share
+from limbeck.functional.subclasses import subclass_directions, subclass_log_probabilities, summed_subclasses
 from limbeck.functional.subset import (
     clipped_forward_kl,
     kept_classes,
@@ -118,7 +125,7 @@ from limbeck.functional.topk import (
     topk_ranking,
     topk_total_variation,
 )
-from limbeck.functional.transforms import first_token, pooled
+from limbeck.functional.transforms import first_token, pooled, pooled_to
 
 
 def declared() -> dict[str, Callable[..., Tensor]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -62,13 +64,62 @@ def attention_map_mse(student: Tensor, teacher: Tensor, *, power: float = 2.0, m
     Maps [batch, channels, height, width]; channels may differ, and the larger map is average-pooled to the smaller
     before the power (attention transfer, Zagoruyko and Komodakis, 2017; the reduction of the CIFAR-100 benchmarks).
     """
-    teacher = teacher.detach()
+    student, teacher = _energies(student, teacher.detach(), power)
+    return reduce((student - teacher).square().mean(1), mask, reduction)
+
+
+def _energies(student: Tensor, teacher: Tensor, power: float) -> tuple[Tensor, Tensor]:
+    """The L2-normalised spatial energies [batch, positions] of both, the larger map average-pooled first."""
     if student.shape[2] > teacher.shape[2]:
         student = F.adaptive_avg_pool2d(student, (teacher.shape[2], teacher.shape[3]))
     elif student.shape[2] < teacher.shape[2]:
         teacher = F.adaptive_avg_pool2d(teacher, (student.shape[2], student.shape[3]))
 
-    def attention(maps: Tensor) -> Tensor:
+    def energy(maps: Tensor) -> Tensor:
         return F.normalize(maps.pow(power).mean(1).flatten(1))
 
-    return reduce((attention(student) - attention(teacher)).square().mean(1), mask, reduction)
+    return energy(student), energy(teacher)
+
+
+@objective(per="item", student="features", teacher="features")
+def factor_l1(student: Tensor, teacher: Tensor, *, power: float = 2.0, mask: Tensor | None = None,
+              reduction: Reduction = "mean") -> Tensor:  # fmt: skip
+    """Mean over positions of |A_S - A_T|, A the L2-normalised mean over channels of f^power. Values [batch].
+
+    Maps [batch, channels, height, width], pooled to one size as in `attention_map_mse`; channels may differ. For the outputs
+    of a translator and a paraphraser (factor transfer, Kim et al., 2018; the reduction of the CIFAR-100 benchmarks).
+    """
+    student, teacher = _energies(student, teacher.detach(), power)
+    return reduce((student - teacher).abs().mean(1), mask, reduction)
+
+
+@objective(per="item", student="features", teacher="features")
+def hierarchical_context_mse(student: Tensor, teacher: Tensor, *, sizes: Sequence[int] = (4, 2, 1),
+                             mask: Tensor | None = None, reduction: Reduction = "mean") -> Tensor:  # fmt: skip
+    """MSE of the maps and of the maps pooled to ever smaller sizes, each half of the last one's weight. Values [batch].
+
+    (MSE + sum_k 2^-k MSE_k) / (1 + sum_k 2^-k) of [batch, channels, height, width], k counting those of `sizes` that are
+    below the height; each MSE the mean over a sample's elements. Vectors [batch, width] have the plain one (ReviewKD's HCL,
+    Chen et al., 2021).
+    """
+    teacher = teacher.detach()
+    total, weight, norm = (student - teacher).square().flatten(1).mean(1), 1.0, 1.0
+    for size in sizes if student.ndim == 4 else ():
+        if size < student.shape[2]:
+            weight, pooled = weight / 2, [F.adaptive_avg_pool2d(maps, (size, size)) for maps in (student, teacher)]
+            total, norm = total + weight * (pooled[0] - pooled[1]).square().flatten(1).mean(1), norm + weight
+    return reduce(total / norm, mask, reduction)
+
+
+@objective(per="item", student="features", teacher="features")
+def activation_boundary(student: Tensor, teacher: Tensor, *, margin: float = 1.0, mask: Tensor | None = None,
+                        reduction: Reduction = "mean") -> Tensor:  # fmt: skip
+    """Sum over a sample of (s + m)^2 where s > -m and t <= 0, and (s - m)^2 where s <= m and t > 0. Values [batch].
+
+    Values before an activation, [batch, ...]: the student's need only lie on the teacher's side of 0, by the margin m
+    (activation boundaries, Heo et al., 2019). A sum: it grows with the layer.
+    """
+    active = teacher.detach() > 0
+    low, high = (student + margin).clamp(min=0).square(), (margin - student).clamp(min=0).square()
+    values = high.where(active, low)
+    return reduce(values.flatten(1).sum(1), mask, reduction)

@@ -245,6 +245,21 @@ def mixed_cross_entropy(student: Tensor, teacher: Tensor, labels: Tensor, *, sof
     return reduce(_soft_cross_entropy(target, _log_softmax(student)), mask, reduction)
 
 
+@objective(per="item", student="logits", teacher="logits", unlabelled="keep")
+def adapted_cross_entropy(student: Tensor, teacher: Tensor, labels: Tensor, *, eps: float = 1.0, temperature: float = 1.0,
+                          mask: Tensor | None = None, reduction: Reduction = "mean") -> Tensor:  # fmt: skip
+    """-sum_c ((p_T + onehot)^eps - onehot)_c log p_S, both softened by the temperature, without T^2. Values [...].
+
+    Logits [..., classes], labels [...]. At eps 1 it is the soft cross-entropy; above, the true class weighs more and small
+    probabilities less. Items without a label (-100) have the target p_T^eps (OFA-KD, Hao et al., 2023).
+    """
+    if not eps > 0:
+        raise ValueError(f"eps={eps!r}: expected a positive number")
+    p = _log_softmax(teacher.detach(), temperature).exp()
+    hard = F.one_hot(_known(labels), student.shape[-1]).to(p.dtype) * (labels != UNLABELLED)[..., None]
+    return reduce(_soft_cross_entropy((p + hard) ** eps - hard, _log_softmax(student, temperature)), mask, reduction)
+
+
 @objective(per="item", student="logits")
 def squared_error(
     student: Tensor, labels: Tensor, *, mask: Tensor | None = None, reduction: Reduction = "mean"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -16,3 +19,12 @@ def pooled(features: Tensor) -> Tensor:
 def first_token(features: Tensor) -> Tensor:
     """The first token [batch, width] of [batch, tokens, width] (the class token of an encoder)."""
     return features[:, 0]
+
+
+def pooled_to(height: int, width: int) -> Callable[[Tensor], Tensor]:
+    """A transform that average-pools maps [batch, channels, ...] to [batch, channels, height, width]."""
+
+    def pooled_maps(features: Tensor) -> Tensor:
+        return F.adaptive_avg_pool2d(features, (height, width))
+
+    return pooled_maps

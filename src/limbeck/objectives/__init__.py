@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from limbeck.objectives.algebra import Objective, Sum, Term
     from limbeck.objectives.chunks import chunk_likelihoods, sorted_l1_by_index, sorted_l1_of_chunks
     from limbeck.objectives.formula import Formula, compose
+    from limbeck.objectives.fusion import review
     from limbeck.objectives.library import *  # noqa: F403
     from limbeck.objectives.paced import paced_target
+    from limbeck.objectives.paraphrases import paraphrase
     from limbeck.objectives.policy import kl_estimate, policy_gradient, selected, weighed
     from limbeck.objectives.sequences import dpo, per_sequence, redi
     from limbeck.objectives.subsets import learned_subset_kl, span_correlation
@@ -30,7 +32,8 @@ _PLACES = {
     "projector": "projectors",
     "dpo": "sequences", "redi": "sequences", "per_sequence": "sequences",
     "policy_gradient": "policy", "kl_estimate": "policy", "selected": "policy", "weighed": "policy",
-    "paced_target": "paced", "learned_subset_kl": "subsets", "span_correlation": "subsets",
+    "paced_target": "paced", "review": "fusion",
+    "paraphrase": "paraphrases", "learned_subset_kl": "subsets", "span_correlation": "subsets",
     "chunk_likelihoods": "chunks", "sorted_l1_by_index": "chunks", "sorted_l1_of_chunks": "chunks",
 }  # fmt: skip
 

@@ -59,7 +59,7 @@ class Formula(Term):
         return self
 
     def projected(self, kind: str = "auto", **options: Any) -> Self:
-        """Put a learnable projector ("auto", "linear", "conv", "regressor") behind the student's signal."""
+        """Put a learnable projector (see `projectors.KINDS`: "auto", "linear", "conv", ...) behind the student's signal."""
         self.projection, self.projection_options = kind, options
         return self
 

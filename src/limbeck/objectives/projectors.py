@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from limbeck.errors import ArgumentError, SignalError, nearest
+from limbeck.objectives.exits import exit_head
+from limbeck.objectives.factors import translator
 
 Shape = Sequence[int]
 
@@ -80,11 +82,22 @@ def _regressor(student: Shape, teacher: Shape) -> nn.Module:
     return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU())
 
 
+def _connector(student: Shape, teacher: Shape) -> nn.Module:
+    """What `auto` gives, without bias, and a batch normalisation: for values before an activation."""
+    if len(student) == len(teacher) == 4:
+        return nn.Sequential(_conv(student, teacher), nn.BatchNorm2d(teacher[1]))
+    _linear(student, teacher)  # says what does not fit
+    if len(student) != 2:
+        raise SignalError(f"The connector maps maps and vectors; the student's signal is {list(student)}.")
+    return nn.Sequential(nn.Linear(student[1], teacher[1], bias=False), nn.BatchNorm1d(teacher[1]))
+
+
 def _auto(student: Shape, teacher: Shape) -> nn.Module:
     return _conv(student, teacher) if len(student) == len(teacher) == 4 else _linear(student, teacher)
 
 
-KINDS = {"auto": _auto, "linear": _linear, "conv": _conv, "regressor": _regressor}
+KINDS = {"auto": _auto, "linear": _linear, "conv": _conv, "regressor": _regressor, "connector": _connector, "exit": exit_head,
+         "translator": translator}  # fmt: skip
 
 
 def projector(kind: str, student: Shape, teacher: Shape, seed: int = 0, **options: Any) -> nn.Module:

@@ -31,7 +31,7 @@ def stages(module: nn.Module) -> list[str]:
             (name, child) for name, child in inner.named_children() if _size(child) or len(children_of(inner)) < 9
         ]
         large = [(name, child) for name, child in children if _size(child) > 0.9 * _size(inner) and children_of(child)]
-        if len(large) != 1:
+        if len(large) != 1 or _one_of_several(large[0][1], inner):
             break
         prefix, inner = f"{prefix}{large[0][0]}.", large[0][1]
     containers = [name for name, child in inner.named_children() if children_of(child) and _size(child)]
@@ -41,6 +41,14 @@ def stages(module: nn.Module) -> list[str]:
     if activations:
         return [prefix + name for name in activations]
     return [prefix + name for name, child in list(inner.named_children())[:-1] if _size(child)]
+
+
+def _one_of_several(child: nn.Module, inner: nn.Module) -> bool:
+    """Whether a large child is one of a row of like containers (the last block of a CNN), and not what holds them."""
+    return (
+        sum(type(other) is type(child) and bool(children_of(other)) and _size(other) > 0 for other in inner.children())
+        > 1
+    )
 
 
 def children_of(module: nn.Module) -> list[nn.Module]:

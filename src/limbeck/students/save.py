@@ -78,7 +78,7 @@ def taught(module: nn.Module) -> dict[str, Any]:
 def _write(module: nn.Module, folder: Path, about: dict[str, Any]) -> None:
     from safetensors.torch import save_file
 
-    record: dict[str, Any] = {"format": FORMAT, **_how_to_build(module), **about}
+    record: dict[str, Any] = {"format": FORMAT, **how_to_build(module), **about}
     state, tied = _untied(module)
     if tied:
         record["tied"] = tied
@@ -89,7 +89,7 @@ def _write(module: nn.Module, folder: Path, about: dict[str, Any]) -> None:
     (folder / "config.json").write_text(json.dumps(record, indent=1) + "\n")
 
 
-def _how_to_build(module: nn.Module) -> dict[str, Any]:
+def how_to_build(module: nn.Module) -> dict[str, Any]:
     """The builder that gives this module again, with its cut; else the name of its class."""
     spec = getattr(module, "limbeck_spec", None)
     if spec is not None:

@@ -3,6 +3,7 @@
 - `Average`: an exponential moving average of a learner. `Snapshot`: a copy of it, taken anew every so many steps.
 - `Blend`: the weighted mean of several roles' logits, by weights that may follow a schedule.
 - `Spliced`: a role run again with signals of another put in its place (teacher intervention, block replacement).
+- `Through`: another role's signal behind a frozen module (a paraphraser of the teacher's maps).
 
 A learner itself may be named as a role ("peer:logits"); its signals reach the others detached.
 """
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from limbeck.errors import ArgumentError
+from limbeck.evaluation.modes import evaluating
 from limbeck.signals.step import Ref, Step
 from limbeck.students.adapters import load_trained, trained_state
 from limbeck.teachers.base import ModuleTeacher, Teacher
@@ -147,3 +149,19 @@ class Spliced(Derived):
     def derive(self, step: Step, taps: Sequence[str], task: Task) -> dict[str, Any]:
         values = {tap: step.signal(source) for tap, source in self.replace.items()}
         return self.base.read(step.batch, taps, task, replace=values)
+
+
+class Through(Derived):
+    """A signal ("teacher:layer3") behind a module that is run in eval mode without gradient, whatever tap is asked of it."""
+
+    def __init__(self, source: str, module: nn.Module):
+        self.source, self.module = Ref.parse(source, "teacher"), module
+
+    def sources(self, taps: Sequence[str]) -> list[Ref]:
+        return [self.source]
+
+    def derive(self, step: Step, taps: Sequence[str], task: Task) -> dict[str, Any]:
+        signal = step.signal(self.source)
+        with evaluating(self.module):
+            found = self.module.to(signal.device)(signal.float() if signal.dtype.itemsize < 4 else signal)
+        return dict.fromkeys(taps, found)

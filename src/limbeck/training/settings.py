@@ -110,12 +110,16 @@ class Settings:
             changes = {**dict.fromkeys(("epochs", "steps", "samples", "tokens")), **changes}
         return replace(self, **changes)
 
-    def portion(self, share: float) -> dict[str, Any]:
-        """The length of a stage that takes a share of this one, as changes for `with_`; epochs stay, of its own samples."""
+    def portion(self, share: float, epochs: bool = False) -> dict[str, Any]:
+        """The length of a stage that takes a share of this one, as changes for `with_`.
+
+        Epochs stay as they are, for a stage that has its share of the samples; with `epochs` they are shared too.
+        """
         if not 0 < share <= 1:
             raise ArgumentError(f"share={share!r}: expected a part of the length, above 0 and at most 1.")
         given = {name: getattr(self, name) for name in ("steps", "samples", "tokens")}
-        return {name: max(min(1, value), round(share * value)) for name, value in given.items() if value is not None}
+        found = {name: max(min(1, value), round(share * value)) for name, value in given.items() if value is not None}
+        return {**found, "epochs": share * self.epochs} if epochs and self.epochs is not None else found
 
     def rate(self, progress: float) -> float:
         """The factor of the learning rate at a progress from 0 to 1."""

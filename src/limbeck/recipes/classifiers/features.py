@@ -85,3 +85,22 @@ def cka(job: Job, student_layer: str = "auto", teacher_layer: str = "auto", weig
 
     taps = job.layer("student", student_layer, at=1), job.layer("teacher", teacher_layer, at=1)
     return job.stage(o.cross_entropy() + weight * o.cka_distance().on(*taps).through(pooled))
+
+
+@recipe(paper="Distilling Knowledge via Knowledge Review", year=2021, field="classifiers", needs=("features", "labels"))
+def review_kd(job: Job, layers: int = 3, weight: float = 5.0, width: int = 512, warmup: float = 1 / 12) -> Stage:
+    """Fuse the student's stages from the last to the first, and match each fusion to the teacher's stage.
+
+    limbeck distill review_kd teacher=... student=... data=... weight=5
+
+    CE + ramp * 5 * sum over stages of the hierarchical context loss (Chen et al., 2021; its weight for resnet32x4; the paper
+    ramps over 20 of 240 epochs). Stages: the last `layers`, before their last activation, and the pooled vector. The fusion
+    blocks are trained beside the student and are not part of it. For CNNs.
+    """
+    from limbeck.training.inside import classifier, last_stages, preactivation
+
+    ours, theirs = zip(*last_stages(job, layers), strict=True)
+    student = [*(preactivation(job, "student", tap) for tap in ours), f"{classifier(job, 'student')}#input"]
+    teacher = [*(preactivation(job, "teacher", tap) for tap in theirs), f"{classifier(job, 'teacher')}#input"]
+    match = o.review(student=student, teacher=teacher, width=width)
+    return job.stage(o.cross_entropy() + o.ramp(0, weight, until=warmup) * match)

@@ -88,6 +88,33 @@ def logit_standardization(job: Job, temperature: float = 2.0, hard: float = 0.1,
     )  # fmt: skip
 
 
+@recipe(paper="Multi-level Logit Distillation", year=2023, field="classifiers", needs=("logits", "labels"))
+def multi_level_logit(job: Job, temperature: float = 4.0, hard: float = 0.1, soft: float = 0.9, share: float = 0.5,
+                      strong: str = "") -> Stage:  # fmt: skip
+    """Match predictions at five temperatures on three levels: each sample, samples to samples, classes to classes.
+
+    limbeck distill multi_level_logit teacher=... student=... data=... strong=shift:2
+
+    0.1 CE + 0.9 (instance + batch + class alignment), each summed over the temperatures (base, 3, 5, 2, 6), on every view (Jin
+    et al., 2023). `share`: of the view that the data give, the least confident half counts: samples in the first two, classes
+    in the third, by a true mask. The released code multiplies means by the mask instead, which is `share=1` at about half the
+    weight. `strong`: an augmentation that makes a second view, all of which counts; without it there is one view.
+    """
+
+    def on(view: str, share: float) -> o.Sum:
+        options = {"temperatures": [temperature, 3.0, 5.0, 2.0, 6.0], "share": share}
+        terms = [f(**options) for f in (o.instance_alignment, o.batch_alignment, o.class_alignment)]
+        terms = [term.on(f"self{view}:logits", f"teacher{view}:logits") for term in [o.cross_entropy(), *terms]]
+        return hard * terms[0].named(f"cross_entropy{view}") + soft * sum(t.named(t.name + view) for t in terms[1:])
+
+    if not strong:
+        return job.stage(on("", share))
+    from limbeck.data.augment import make_augmentation
+    from limbeck.training.second_view import second_view
+
+    return job.stage(on("", share) + on("/strong", 1.0), **second_view(job, "strong", make_augmentation(strong)))
+
+
 @recipe(paper="PLD: A Choice-Theoretic List-Wise Knowledge Distillation", year=2025, field="classifiers",
         needs=("logits", "labels"))  # fmt: skip
 def pld(job: Job, temperature: float = 1.0) -> Stage:

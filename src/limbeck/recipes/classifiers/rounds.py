@@ -43,3 +43,22 @@ def deep_mutual_learning(job: Job, temperature: float = 1.0) -> Stage:
 
     peer = job.learner("peer", lesson("student"), job.fresh_student())
     return job.stage(lesson("peer"), learners=[peer])
+
+
+@recipe(paper="Less or More From Teacher: Exploiting Trilateral Geometry For Knowledge Distillation", year=2024,
+        field="classifiers", needs=("logits", "labels"))  # fmt: skip
+def tgeo_kd(job: Job, temperature: float = 4.0, held: float = 0.2, hidden: int = 64, every: int = 1) -> Stage:
+    """Learn for each sample how much to trust the teacher against the label, from how the three lie to each other.
+
+    limbeck distill tgeo_kd teacher=... student=... data=... held=0.2
+
+    Mean of alpha KD + (1 - alpha) CE, alpha a small network of the edges and corners of the triangles of student, teacher (and
+    its mean of the class) and label. It learns, every `every` steps, to lower the CE on `held` of the labelled training
+    samples, which the student does not train on, after a step of the student (after Hu et al., 2024; no code is published,
+    details ours: plain steps, the student in eval mode there, its own step with the alpha of the step before). Samples without
+    a label have alpha 1.
+    """
+    from limbeck.training.trust import ratio_learner
+
+    objective, learner, part = ratio_learner(job, temperature, held, hidden, every)
+    return job.stage(objective, learners=[learner], part=part)
