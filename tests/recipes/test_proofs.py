@@ -62,6 +62,9 @@ def test_a_proof_can_stand_and_can_fail(name):
         judged.add(
             module.judge([{**row, **{key: 100.0 * (1 + order.index(key)) for key in columns}} for row in rows])[0]
         )
+    for seed in range(300):  # and one of equality wants equal columns
+        high = set(random.Random(seed).sample(columns, len(columns) // 2))
+        judged.add(module.judge([{**row, **{key: 100.0 * (key in high) for key in columns}} for row in rows])[0])
     judged.add(module.judge([dict.fromkeys(columns, 0.0) | {"seed": row["seed"], columns[0]: 0.0} for row in rows])[0])
     assert judged == {True, False}
 
