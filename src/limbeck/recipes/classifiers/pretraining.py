@@ -34,7 +34,9 @@ def factor_transfer(job: Job, student_layer: str = "auto", teacher_layer: str = 
 
     Stage 1 trains the paraphraser, with `rate` of the teacher's channels in its middle, on the teacher's last maps. Stage 2: CE
     + 200 |A(translator(student)) - A(factors)|, A the normalised spatial energy, the mean over positions (Kim et al., 2018;
-    weight and length, 30 epochs before 240, of the CIFAR-100 benchmarks). Neither is part of the student. For CNNs.
+    weight and length, 30 epochs before 240, of the CIFAR-100 benchmarks, whose last maps are 8x8: on smaller maps, whose
+    energies of norm 1 have fewer positions, the same weight is heavier, and too heavy for 2x2). Neither is part of the student.
+    For CNNs.
     """
     from limbeck.teachers.live import Through
 
