@@ -21,7 +21,7 @@ from limbeck.teachers.base import Teacher
 
 CLAIM = (
     "With a pretrained sentence encoder and a probe as the teacher of a bag of hashed words, LELP is more accurate than KD on "
-    "the 2 classes of SST-2 (mean of 5 seeds), and no more than 1 point below it on the 77 classes of Banking77."
+    "the 2 classes of SST-2 (mean of 5 seeds), and within 1 point of it on the 77 classes of Banking77."
 )
 SEEDS = range(5)
 NOTE = (
@@ -94,6 +94,6 @@ def measure(seed: int) -> dict[str, float]:
 def judge(rows: list[dict[str, float]]) -> tuple[bool, str]:
     two, two_error = paired(rows, "sst2_lelp", "sst2_kd")
     many, many_error = paired(rows, "banking77_lelp", "banking77_kd")
-    return two > 2 * two_error and many >= -1, (
+    return two > 2 * two_error and abs(many) <= 1, (
         f"LELP is {two:+.2f} ± {two_error:.2f} points from KD on SST-2 and {many:+.2f} ± {many_error:.2f} on Banking77."
     )
