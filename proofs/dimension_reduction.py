@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from _embeddings import encoder, scores, sides, teacher_path, texts
+from _embeddings import benches, encoder, scores, sides, teacher_path, texts
 
 import limbeck as lb
+from limbeck.evaluation import embeddings as e
 
 COUNTS = (128, 64, 32)
 CLAIM = (
@@ -26,16 +27,17 @@ def measure(seed: int) -> dict[str, float]:
     draw = np.random.default_rng(seed)
     some = [texts()[i] for i in draw.choice(len(texts()), 5000, replace=False)]
     turn = torch.linalg.qr(torch.randn(384, 384, generator=torch.Generator().manual_seed(seed)))[0].numpy()
+    run = lb.distill("dimension_reduction", teacher=encoder(), student=str(teacher_path()), data=some, task="embedding", test=0,
+                     dimensions=max(COUNTS), measure=False, progress=False)  # fmt: skip
+    asked = list(benches()[1].queries.values())[:50]
+    directions = run.student.projection.weight.detach().numpy()  # type: ignore[union-attr, operator]
+    own, expected = run.student.encode(asked), full["queries"][:50] @ directions.T  # type: ignore[operator]
+    assert (e.pair_cosines(own, expected) > 0.999).all()  # the student is the teacher turned and cut
     for count in COUNTS:
-        run = lb.distill("dimension_reduction", teacher=encoder(), student=str(teacher_path()), data=some, task="embedding",
-                         test=0, dimensions=count, measure=False, progress=False)  # fmt: skip
-        cut = {"pca": sides(run.student)}
-        cut |= {"first": {key: value[:, :count] for key, value in full.items()}}
-        cut |= {"random": {key: value @ turn[:, :count] for key, value in full.items()}}
-        for name, found in cut.items():
-            row |= {
-                f"{name}_{count}_{key}": value for key, value in scores(found, found).items() if key in ("sts", "ndcg")
-            }
+        ways = {"pca": directions[:count].T, "first": np.eye(384, count, dtype=np.float32), "random": turn[:, :count]}
+        for name, way in ways.items():
+            cut = {key: value @ way for key, value in full.items()}
+            row |= {f"{name}_{count}_{key}": value for key, value in scores(cut, cut).items() if key in ("sts", "ndcg")}
     return row
 
 

@@ -106,7 +106,7 @@ def test_a_frozen_encoder_reads_a_text_once(tmp_path, monkeypatch):
     vectors = encoder().eval()
     with torch.no_grad():
         u, v = (vectors.read([TEXTS[i]])[0] for i in (1, 6))
-        same(module.head(torch.cat([u, v]))[0], found[1, 1], 1e-5)
+        same(module.head(torch.cat([u, v, (u - v).abs(), u * v]))[0], found[1, 1], 1e-5)
     run = lb.distill("quanti_dce", student=ranker("mlp", encoder()), data=ROWS, ratings=RATED, test=4, steps=3, rating_epochs=1,
                      progress=False, measure=False, out=tmp_path / "run")  # fmt: skip
     again = load_module(tmp_path / "run" / "student")

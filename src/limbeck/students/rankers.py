@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ KINDS = ("dot", "cosine", "late", "cross", "mlp")
 Kind = Literal["dot", "cosine", "late", "cross", "mlp"]
 REMEMBERED = 2**16  # texts of which a frozen encoder's vectors are kept
 Inputs = dict[str, Tensor]
+_vectors: WeakKeyDictionary[nn.Module, tuple[Any, dict[tuple[str, int | None], Tensor]]] = WeakKeyDictionary()
 NONE = -1e4  # the score of what is not compared
 
 
@@ -196,9 +198,9 @@ class PairClassifier(CrossRanker):
 
 
 class MlpRanker(Ranker):
-    """A small network over the vectors of query and document, one after the other: widths h, h/2, h/4, 1, with ELU between.
+    """A small network over the vectors u, v of query and document, [u, v, |u - v|, u v]: widths h, h/2, h/4, 1, ELU between.
 
-    Its encoder is not trained: a text is encoded once and its vector remembered.
+    Its encoder is not trained: a text is encoded once and its vector remembered, by all rankers that share the encoder.
     """
 
     indexed = False
@@ -207,9 +209,8 @@ class MlpRanker(Ranker):
         super().__init__()
         self.encoder = encoder.requires_grad_(False)
         h = encoder.width
-        self.head = nn.Sequential(nn.Linear(2 * h, h), nn.ELU(), nn.Linear(h, h // 2), nn.ELU(), nn.Linear(h // 2, h // 4),
+        self.head = nn.Sequential(nn.Linear(4 * h, h), nn.ELU(), nn.Linear(h, h // 2), nn.ELU(), nn.Linear(h // 2, h // 4),
                                   nn.ELU(), nn.Linear(h // 4, 1))  # fmt: skip
-        self._known: dict[tuple[str, int | None], Tensor] = {}
 
     @property
     def limbeck_settings(self) -> dict[str, Any]:
@@ -221,19 +222,25 @@ class MlpRanker(Ranker):
 
     def _encoded(self, texts: Sequence[str], longest: int | None) -> Tensor:
         limit = min((n for n in (longest, self.encoder.max_length) if n), default=None)
-        missing = [text for text in dict.fromkeys(texts) if (text, limit) not in self._known]
-        if len(self._known) + len(missing) > REMEMBERED:
-            self._known, missing = {}, list(dict.fromkeys(texts))
+        state = tuple((p.data_ptr(), p._version) for p in self.encoder.parameters())
+        if _vectors.get(self.encoder, (None,))[0] != state:
+            _vectors[self.encoder] = (state, {})
+        known = _vectors[self.encoder][1]
+        missing = [text for text in dict.fromkeys(texts) if (text, limit) not in known]
+        if len(known) + len(missing) > REMEMBERED:
+            known.clear()
+            missing = list(dict.fromkeys(texts))
         if missing:
             with evaluating(self.encoder), torch.no_grad():
                 found = self.encoder(**tokenize(self.encoder, missing, limit)).float()
-            self._known |= {(text, limit): vector for text, vector in zip(missing, found)}
-        return torch.stack([self._known[text, limit] for text in texts]).to(device_of(self))
+            known |= {(text, limit): vector for text, vector in zip(missing, found)}
+        return torch.stack([known[text, limit] for text in texts]).to(device_of(self))
 
     def forward(self, **inputs: Tensor) -> dict[str, Tensor]:
         """{"scores": [batch, candidates]} of vectors [batch, width] and [batch x candidates, width]."""
         query, document = inputs["query"], inputs["document"].unflatten(0, (len(inputs["query"]), -1))
-        both = torch.cat([query[:, None].expand_as(document), document], -1)
+        query = query[:, None].expand_as(document)
+        both = torch.cat([query, document, (query - document).abs(), query * document], -1)
         return {"scores": self.head(both)[..., 0]}
 
 
