@@ -267,3 +267,25 @@ def test_vectors_made_smaller_are_scored_too():
     assert set(plain.record["models"][0]["scores"]) == {"spearman"}
     with pytest.raises(ArgumentError, match="forms='all'"):
         lb.distill("leaf", teacher=teacher, student=made, data=TEXTS, task="embedding", forms="all", progress=False)
+
+
+def test_prompts_that_stand_in_some_texts_are_counted():
+    some = [f"query: {text}" for text in TEXTS[:5]] + TEXTS[5:]
+    found = load_texts(some, test=0).about["warnings"]
+    assert found == [
+        f"5 of {len(TEXTS)} texts begin with 'query: ' and the others do not: an encoder that knows prompts reads them "
+        "otherwise. Take it off all, and give prompts= if the teacher wants it."
+    ]  # fmt: skip
+    assert load_texts([f"query: {text}" for text in TEXTS], test=0).about["warnings"] == []
+    twice = load_texts([f"query: {text}" for text in TEXTS], test=0, prompts={"query": "query: "}).about["warnings"]
+    assert len(twice) == 1
+    assert f"{len(TEXTS)} of {len(TEXTS)} texts already begin with 'query: '" in twice[0]
+
+
+def test_texts_without_a_known_token_are_counted():
+    run = lb.distill("leaf", teacher=ToyEncoder().eval(), student=student(), data=[*TEXTS, "zzz", "yyy xxx"], task="embedding",
+                     test=12, steps=1, seed=3, progress=False, measure=False)  # fmt: skip
+    left = sum(text in ("zzz", "yyy xxx") for text in run.data.train.texts)
+    said = f"{left} of {len(run.data.train)} texts have no token that the student knows"
+    assert any(said in warning for warning in run.record["data"]["warnings"]) == bool(left)
+    assert left

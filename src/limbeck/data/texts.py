@@ -14,6 +14,7 @@ import torch
 from limbeck.data import tables
 from limbeck.data.base import Data, Part, TextPart
 from limbeck.data.language_read import read_splits
+from limbeck.data.prefixes import prefix_warnings
 from limbeck.data.splits import Size, hold_out
 from limbeck.data.translations import SOURCES, TranslatedPart, translated_part, translation_column
 from limbeck.errors import ArgumentError, DataError, nearest
@@ -80,6 +81,7 @@ def load_texts(spec: Any, *, text: str | None = None, translation: str | None = 
         if split in found:
             parts[split] = _part(split, found[split], seen, warnings)
     made = hold_out(parts, {"test": test, "valid": valid}, seed, warnings)
+    warnings += prefix_warnings(parts["train"].texts, before)  # type: ignore[attr-defined]
     parts = {name: _prompted(part, before) for name, part in parts.items()}
     benches = load_benches(sts, retrieval, warnings)
     about = {

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from limbeck.data.base import Batch, Data, Inputs, Part
+from limbeck.data.splits import spread
 from limbeck.errors import ArgumentError, ModelError
 from limbeck.students.encoders import Encoder, SentenceEncoder, StaticEncoder, small_encoder
 from limbeck.tasks.base import Distance, Task
@@ -17,6 +18,8 @@ from limbeck.tasks.text import tokenize, tokenizer_of
 
 if TYPE_CHECKING:
     from limbeck.objectives import Objective
+
+LOOKED_AT = 20_000  # texts, evenly spread, that are searched for tokens before training
 
 
 class Embedding(Task):
@@ -128,7 +131,7 @@ class Embedding(Task):
     def distances(self, model: Any, part: Part, teacher: Any, oracle: Any = None,
                   most: int = 256) -> tuple[Distance, Distance]:  # fmt: skip
         """1 - cosine to the teacher ("cosine_distance"), and to the oracle."""
-        from limbeck.data.splits import spread, take
+        from limbeck.data.splits import take
         from limbeck.evaluation.embeddings import cosine, vectors
 
         part = take(part, spread(len(part), most), part.name)
@@ -192,6 +195,7 @@ class Embedding(Task):
     def check(self, data: Data, models: dict[str, nn.Module]) -> None:
         """Raise where a model's vectors cannot be compared with the teacher's: another width, or another norm."""
         found = {role: self.probe(data, module, role) for role, module in models.items()}
+        self._count_empty(data, models.get("student"))
         if "teacher" not in found:
             return
         theirs, own = found["teacher"], found.get("student", found["teacher"])
@@ -210,4 +214,17 @@ class Embedding(Task):
             raise ModelError(
                 "The teacher's vectors are not of length 1 and the student's are: their distance can never be 0. Let the "
                 "student not normalise (student.normalize = False), or normalise the teacher."
+            )
+
+    def _count_empty(self, data: Data, student: Any) -> None:
+        """A warning where texts have no token that a static student knows: one row stands for all of them."""
+        nothing = getattr(getattr(student, "tokenizer", None), "nothing", None)
+        texts = getattr(data.train, "texts", None)
+        if not isinstance(student, StaticEncoder) or nothing is None or texts is None:
+            return
+        seen = [texts[place] for place in spread(len(texts), LOOKED_AT).tolist()]
+        count = sum(ids == [nothing] for ids in student.tokenizer(seen)["input_ids"])  # type: ignore[misc, operator]
+        if count:
+            data.about["warnings"].append(
+                f"{count:,} of {len(seen):,} texts have no token that the student knows: one row stands for all such texts."
             )
