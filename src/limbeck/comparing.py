@@ -13,6 +13,7 @@ from typing import Any
 from limbeck.config import name_of, plain
 from limbeck.disk import read, write_text
 from limbeck.errors import ArgumentError, DivergedError, RunError
+from limbeck.evaluation.run import remembering
 from limbeck.recipes.registry import Bound
 from limbeck.run import load_record
 from limbeck.terms import ALONE, Entry, Setting, read_entries, read_settings, train_once
@@ -109,7 +110,10 @@ def compare(*, recipes: Any, data: Any, teacher: Any = None, student: Any = None
         "sets": {},
     }
     for setting in settings:
-        record["sets"][setting.name] = _on(setting, entries, memory[setting.name], seeds, tune, seed, folder, progress)
+        with remembering(*([] if setting.teacher is None else setting.teacher.modules())):
+            record["sets"][setting.name] = _on(
+                setting, entries, memory[setting.name], seeds, tune, seed, folder, progress
+            )
         if folder is not None:
             _write(record, folder)
     return Comparison(record, folder)

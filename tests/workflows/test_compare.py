@@ -61,6 +61,17 @@ def test_a_comparison_is_made_of_ordinary_runs(tmp_path):
     assert (tmp_path / "c" / "runs" / "digits" / "kd" / "seed1" / "student").is_dir()
 
 
+def test_the_teacher_is_run_as_often_as_one_recipe_would():
+    model, seen = teacher(), []
+    model.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    given = lb.load_data("digits")
+    lb.compare(recipes="kd,dkd,dist,nkd", data=given, teacher=model, seeds=1, **{**QUICK, "steps": 20})
+    test = len(given.parts["test"])
+    assert (
+        sum(seen) <= 20 * 32 + test + 4 * 5 * 32 + 2 * 32
+    )  # the batches, the test part once, a dry run of each before
+
+
 def test_it_goes_on_where_it_stopped(tmp_path):
     options = {"recipes": ["kd", "dkd"], "data": "digits", "teacher": teacher(), "out": tmp_path / "c", **QUICK}
     with pytest.raises(Stopped):
