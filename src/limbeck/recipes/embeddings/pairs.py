@@ -31,37 +31,52 @@ def trans_encoder(job: Job, cycles: int = 3, cross_epochs: float = 1.0, ends: Li
     before. `peer`: a second encoder, by its folder or name: both are trained, and labels are the mean of the two ("mutual").
     `ends`: with which of the kinds the run ends.
     """
-    from limbeck.students.encoders import SentenceEncoder
-    from limbeck.students.rankers import VectorRanker, ranker
+    from limbeck.students.rankers import ranker
     from limbeck.tasks.ranking import labelled_pairs
     from limbeck.teachers.scores import GivenScores
-    from limbeck.training.job import derive
 
-    first = job.student
-    if not (isinstance(first, VectorRanker) and first.cosine and isinstance(first.encoder, SentenceEncoder)):
-        raise ArgumentError(
-            "trans_encoder begins at a Transformers encoder with a cosine: student=ranker:cosine,FOLDER."
-        )
     if cycles < 1:
         raise ArgumentError(f"cycles={cycles}: expected 1 or more.")
     # peers before the student: what is trained last is the run's student
-    starts = [*([ranker("cosine", peer).encoder] if peer is not None else []), first.encoder]
-    encoders, models = starts, [ranker("cosine", encoder) for encoder in starts]
+    starts = [*([ranker("cosine", peer).encoder] if peer is not None else []), _encoder(job)]
+    encoders, models = starts, _rankers(job, "cosine", starts, 0)
     for number in range(2 * cycles - (ends == "cross")):
         kind: Literal["cross", "cosine"] = "cosine" if number % 2 else "cross"
         part = labelled_pairs(job, models, both_orders=kind == "cross")
         loss = (o.feature_mse() if kind == "cosine" else o.soft_binary_cross_entropy()).on("scores")
         length: dict[str, Any] = {"epochs": cross_epochs} if kind == "cross" and job.settings.epochs is not None else {}
-        seed = derive(job.settings.seed, "head", number) % 2**31
-        models = [ranker(kind, copy.deepcopy(each), seed=seed) for each in (encoders if inherit else starts)]
+        models = _rankers(job, kind, [copy.deepcopy(each) for each in (encoders if inherit else starts)], number)
         for place, model in enumerate(models):
-            if isinstance(model, VectorRanker):
-                model.log_scale.requires_grad_(False)  # labels are cosines
             name = f"{'cross' if kind == 'cross' else 'bi'} {number // 2 + 1}" + f", model {place + 1}" * (
                 len(models) > 1
             )
             yield job.stage(loss, student=model, teacher=GivenScores(), part=part, name=name, **length)
-        encoders = [model.encoder for model in models]  # type: ignore[misc]
+        encoders = [model.encoder for model in models]
+
+
+def _encoder(job: Job) -> Any:
+    """The encoder in the job's student, whose body can score by a cosine and by a cross-encoder's head."""
+    from limbeck.students.encoders import SentenceEncoder
+    from limbeck.students.rankers import VectorRanker
+
+    student = job.student
+    if not (isinstance(student, VectorRanker) and student.cosine and isinstance(student.encoder, SentenceEncoder)):
+        raise ArgumentError(
+            "trans_encoder begins at a Transformers encoder with a cosine: student=ranker:cosine,FOLDER."
+        )
+    return student.encoder
+
+
+def _rankers(job: Job, kind: Literal["cross", "cosine"], encoders: list[Any], number: int) -> list[Any]:
+    """A ranker around each encoder, with a head that is drawn anew, or with a plain cosine."""
+    from limbeck.students.rankers import VectorRanker, ranker
+    from limbeck.training.job import derive
+
+    found = [ranker(kind, each, seed=derive(job.settings.seed, "head", number) % 2**31) for each in encoders]
+    for model in found:
+        if isinstance(model, VectorRanker):
+            model.log_scale.requires_grad_(False)  # labels are cosines
+    return found
 
 
 @recipe(paper="Towards Quantifiable Dialogue Coherence Evaluation", year=2021, field="embeddings", needs=("pairs",),
