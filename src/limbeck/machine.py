@@ -49,6 +49,12 @@ def fast_bf16(device: Any) -> bool:
     return device.type == "cpu" and ("avx512_bf16" in _flags() or "amx_bf16" in _flags())
 
 
+def sums_bytes_exactly() -> bool:
+    """Whether products of 8-bit numbers are summed without overflow: on all but x86 processors without VNNI."""
+    x86 = platform.machine().lower() in ("x86_64", "amd64", "i386", "i686", "x86")
+    return not x86 or any("vnni" in flag for flag in _flags())
+
+
 @functools.cache
 def _flags() -> frozenset[str]:
     try:

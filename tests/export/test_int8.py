@@ -1,10 +1,13 @@
+import numpy as np
 import onnx
+import onnx.numpy_helper
 import pytest
 import torch
 from torch import nn
 
 from limbeck.errors import ArgumentError, ExportError
 from limbeck.export import OnnxModel, export_onnx, quantize_onnx
+from limbeck.machine import sums_bytes_exactly
 
 
 def ops(path):
@@ -123,3 +126,26 @@ def test_the_kind_follows_the_weight_of_convolutions(tmp_path):
     assert quantize_onnx(tmp_path / "patches.onnx", tmp_path / "int8.onnx")["kind"] == "dynamic"
     assert "Conv" in ops(tmp_path / "int8.onnx")
     assert "ConvInteger" not in ops(tmp_path / "int8.onnx")
+
+
+def test_weights_keep_to_7_bits_where_sums_overflow(folder, tmp_path, monkeypatch):
+    def most(name):
+        graph = onnx.load(tmp_path / name).graph
+        kept = [onnx.numpy_helper.to_array(one) for one in graph.initializer]
+        return max(
+            int(np.abs(value.astype(np.int16)).max()) for value in kept if value.dtype == np.int8 and value.size > 1
+        )
+
+    inputs = [torch.randn(8, 1, 8, 8)]
+    for exact, largest in ((True, 127), (False, 64)):
+        monkeypatch.setattr("limbeck.export.int8.sums_bytes_exactly", lambda exact=exact: exact)
+        quantize_onnx(folder / "cnn.onnx", tmp_path / f"{exact}.onnx", calibration=inputs, batches=(1,), seconds=0.001)
+        assert most(f"{exact}.onnx") == pytest.approx(largest, abs=1)
+    monkeypatch.setattr("limbeck.machine._flags", frozenset)
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    assert not sums_bytes_exactly()
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    assert sums_bytes_exactly()
+    monkeypatch.setattr("platform.machine", lambda: "AMD64")
+    monkeypatch.setattr("limbeck.machine._flags", lambda: frozenset({"avx512_vnni"}))
+    assert sums_bytes_exactly()

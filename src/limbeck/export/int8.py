@@ -15,6 +15,7 @@ from limbeck.export.files import checked
 from limbeck.export.onnx import distance
 from limbeck.export.quiet import quiet
 from limbeck.export.runtime import MARK, OnnxModel, ort_latency
+from limbeck.machine import sums_bytes_exactly
 
 KINDS = ("auto", "dynamic", "static")
 CONVOLUTIONS = ("Conv", "ConvTranspose")
@@ -23,21 +24,23 @@ Scores = Callable[[OnnxModel], dict[str, float]]
 
 def quantize_onnx(path: str | Path, out: str | Path, *, kind: str = "auto", calibration: Iterable[Inputs] | None = None,
                   check_inputs: Iterable[Inputs] | None = None, scores: Scores | None = None,
-                  reduce_range: bool = False, batches: Sequence[int] = (1, 32),
+                  reduce_range: bool | None = None, batches: Sequence[int] = (1, 32),
                   seconds: float = 0.3) -> dict[str, Any]:  # fmt: skip
     """Quantize the weights of an ONNX file to 8 bits, per channel.
 
     "dynamic" finds the range of the activations at every call: for encoders and MLPs; it leaves convolutions as they
     are, which it would make slower. "static" takes the ranges from `calibration`, batches of real inputs (a few hundred
     samples): for convolutional networks. "auto" counts: static where there are at least half as many convolutions as
-    matrix products with weights. `reduce_range` keeps to 7 bits, for x86 processors without VNNI, on which sums of
-    8-bit products can overflow.
+    matrix products with weights. `reduce_range` keeps weights to 7 bits, for x86 processors without VNNI, on which
+    sums of 8-bit products overflow and outputs are wrong; None: where this machine is one. Say True for a file that runs on
+    such elsewhere.
 
     Gives {"format", "kind", "file", "bytes"}, and beside the float file, on `check_inputs` (or else `calibration`):
     "max_difference" of the outputs and "latency"; None and [] without any. `scores(model)` is called with the new
     file as an `OnnxModel` and its answer recorded. Raises ArgumentError when static has nothing to calibrate on,
     ExportError when nothing could be quantized, the quantizer fails, or outputs are no longer finite.
     """
+    reduce_range = not sums_bytes_exactly() if reduce_range is None else reduce_range
     if kind not in KINDS:
         raise ArgumentError(f"kind={kind!r} is no way to quantize.{nearest(kind, KINDS)}")
     onnx = need("onnx", "onnx")
