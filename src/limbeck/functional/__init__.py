@@ -59,7 +59,15 @@ from limbeck.functional.preference import (
     sequence_log_probabilities,
 )
 from limbeck.functional.ranking import in_batch_contrastive, margin_mse
-from limbeck.functional.relations import cka, cka_distance, cka_rbf, gram_rows_mse, relation_angle, relation_distance
+from limbeck.functional.relations import (
+    cka,
+    cka_distance,
+    cka_rbf,
+    gram_rows_mse,
+    neighbour_kl,
+    relation_angle,
+    relation_distance,
+)
 from limbeck.functional.response import (
     cross_entropy,
     decoupled_kl,

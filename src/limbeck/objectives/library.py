@@ -48,5 +48,6 @@ gram_rows_mse = compose(f.gram_rows_mse)
 relation_distance = compose(f.relation_distance)
 relation_angle = compose(f.relation_angle)
 cka_distance = compose(f.cka_distance)
+neighbour_kl = compose(f.neighbour_kl)
 
 __all__ = [name for name, value in globals().items() if hasattr(value, "function")]
