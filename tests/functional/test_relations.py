@@ -65,14 +65,45 @@ def test_neighbour_kl_stays_finite_for_opposites_zeros_and_one_sample():
         assert len(rows) > 1 or float(value.detach()) == 0
 
 
-@pytest.mark.parametrize("name", ["pkt"])
+def test_consecutive_error_product_by_hand():
+    errors = np.abs(S - T[:, :4])
+    expected = np.mean([sum(errors[i, k] * errors[i + 1, k] for k in range(4)) for i in range(5)])
+    assert float(f.consecutive_error_product(s, t[:, :4])) == pytest.approx(expected)
+
+
+@given(st.integers(0, 2**31))
+def test_consecutive_error_product_is_a_quadratic_form_of_the_error(seed):
+    error = torch.randn(6, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    teacher = t[:, :4]
+    value = f.consecutive_error_product(teacher + error, teacher)
+    assert float(value) >= 0
+    assert float(f.consecutive_error_product(teacher, teacher)) == 0
+    torch.testing.assert_close(f.consecutive_error_product(teacher - 3 * error, teacher), 9 * value)
+    torch.testing.assert_close(f.consecutive_error_product((teacher + error).flip(0), teacher.flip(0)), value)
+    assert float(value) <= 6 / 5 * float(error.square().sum(1).mean())  # ab <= (a^2 + b^2) / 2
+
+
+def test_one_error_alone_costs_nothing():
+    """Where only one of two neighbours errs, the product is 0: what the form of the benchmarks does not see."""
+    student = t.clone()
+    student[::2] += 5
+    assert float(f.consecutive_error_product(student, t)) == 0
+    assert float(f.consecutive_error_product(s[:1], t[:1, :4])) == 0
+
+
+def test_unequal_shapes_are_told_which_projector_helps():
+    with pytest.raises(ValueError, match=r"\[6, 4\].*\[6, 7\].*projected\('linear'\)"):
+        f.consecutive_error_product(s, t)
+
+
+@pytest.mark.parametrize("name", ["pkt", "correlation_congruence"])
 def test_gradients(name):
     student = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
     teacher = torch.randn(5, 3, dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda x: FORMULAS[name](x, teacher), student)
 
 
-FORMULAS = {"pkt": f.neighbour_kl}
+FORMULAS = {"pkt": f.neighbour_kl, "correlation_congruence": f.consecutive_error_product}
 
 
 @pytest.mark.parametrize("name", [*FORMULAS, "rkd", "similarity_preserving", "dist"])

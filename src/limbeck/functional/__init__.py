@@ -63,6 +63,7 @@ from limbeck.functional.relations import (
     cka,
     cka_distance,
     cka_rbf,
+    consecutive_error_product,
     gram_rows_mse,
     neighbour_kl,
     relation_angle,

@@ -92,6 +92,23 @@ def neighbour_kl(student: Tensor, teacher: Tensor, *, eps: float = 1e-7) -> Tens
     return (p * ((p + eps) / (q + eps)).log()).mean()
 
 
+@objective(per="batch", student="features", teacher="features")
+def consecutive_error_product(student: Tensor, teacher: Tensor) -> Tensor:
+    """How far the errors of samples that follow each other go together: sum over features of |e_i| |e_(i+1)|; a scalar.
+
+    e = student - teacher, [batch, ...] of one shape; the mean over the batch - 1 pairs of neighbours in its order, 0 for one
+    sample (the form of correlation congruence, Peng et al., 2019, in the CIFAR-100 benchmarks: the paper compares kernel
+    matrices). Raises ValueError for unequal shapes.
+    """
+    if student.shape != teacher.shape:
+        raise ValueError(
+            f"student {list(student.shape)} and teacher {list(teacher.shape)} have different shapes: put a projector behind "
+            "the student's signal, .projected('linear') for vectors or 'conv' for maps"
+        )
+    error = (student - teacher.detach()).abs().flatten(1)
+    return (error[:-1] * error[1:]).sum() / max(len(error) - 1, 1)
+
+
 def _centred(features: Tensor) -> Tensor:
     flat = features.flatten(1)
     return flat - flat.mean(0)

@@ -49,5 +49,6 @@ relation_distance = compose(f.relation_distance)
 relation_angle = compose(f.relation_angle)
 cka_distance = compose(f.cka_distance)
 neighbour_kl = compose(f.neighbour_kl)
+consecutive_error_product = compose(f.consecutive_error_product)
 
 __all__ = [name for name, value in globals().items() if hasattr(value, "function")]

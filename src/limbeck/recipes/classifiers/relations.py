@@ -26,3 +26,21 @@ def pkt(job: Job, student_layer: str = "auto", teacher_layer: str = "auto", weig
 
     taps = job.layer("student", student_layer, at=1), job.layer("teacher", teacher_layer, at=1)
     return job.stage(o.cross_entropy() + weight * o.neighbour_kl().on(*taps).through(pooled))
+
+
+@recipe(paper="Correlation Congruence for Knowledge Distillation", year=2019, field="classifiers",
+        needs=("features", "labels"))  # fmt: skip
+def correlation_congruence(job: Job, student_layer: str = "auto", teacher_layer: str = "auto",
+                           weight: float = 0.02) -> Stage:  # fmt: skip
+    """Keep the student's features from erring in the same places on samples that follow each other in a batch.
+
+    limbeck distill correlation_congruence teacher=... student=... data=...
+
+    CE + 0.02 * sum over features of |e_i| |e_(i+1)|, the mean over neighbours in the batch, e the difference of pooled features
+    of the last stage, the student's behind a learned linear map (Peng et al., 2019; form and weight of the CIFAR-100
+    benchmarks, which learn a map of the teacher's features too: both could then shrink to 0).
+    """
+    from limbeck.functional import pooled
+
+    taps = job.layer("student", student_layer, at=1), job.layer("teacher", teacher_layer, at=1)
+    return job.stage(o.cross_entropy() + weight * o.consecutive_error_product().on(*taps).projected().through(pooled))
