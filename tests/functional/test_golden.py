@@ -25,6 +25,8 @@ CASES = {
     "factor_transfer": lambda s, t, y: f.factor_l1(s, t),
     "similarity_preserving": lambda s, t, y: f.gram_rows_mse(s, t),
     "rkd": lambda s, t, y: 25 * f.relation_distance(s, t) + 50 * f.relation_angle(s, t),
+    "pkt": lambda s, t, y: f.neighbour_kl(s, t),
+    "correlation_congruence": lambda s, t, y: f.consecutive_error_product(s, t),
     "simclr_v2_distill": lambda s, t, y: f.soft_cross_entropy(s, t),
     "textbrewer_kd_ce": lambda s, t, y: f.soft_cross_entropy(s, t),
     "textbrewer_kd_mse": lambda s, t, y: f.mse(s, t),

@@ -65,7 +65,16 @@ from limbeck.functional.preference import (
     sequence_log_probabilities,
 )
 from limbeck.functional.ranking import in_batch_contrastive, margin_mse, soft_binary_cross_entropy
-from limbeck.functional.relations import cka, cka_distance, cka_rbf, gram_rows_mse, relation_angle, relation_distance
+from limbeck.functional.relations import (
+    cka,
+    cka_distance,
+    cka_rbf,
+    consecutive_error_product,
+    gram_rows_mse,
+    neighbour_kl,
+    relation_angle,
+    relation_distance,
+)
 from limbeck.functional.response import (
     adapted_cross_entropy,
     cross_entropy,

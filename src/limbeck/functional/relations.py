@@ -73,6 +73,42 @@ def _angles(student: Tensor, teacher: Tensor, student_anchors: Tensor, teacher_a
     return F.smooth_l1_loss(cosines(student, student_anchors), cosines(teacher, teacher_anchors), reduction="sum")
 
 
+@objective(per="batch", student="features", teacher="features")
+def neighbour_kl(student: Tensor, teacher: Tensor, *, eps: float = 1e-7) -> Tensor:
+    """KL between what student and teacher say of how likely each sample of [batch, ...] is a neighbour of each other; a scalar.
+
+    A row of P is (cosine + 1) / 2 to all samples, itself included, divided by its sum. P_T log((P_T + eps) / (P_S + eps)), the
+    MEAN over batch^2 entries: `batch` times smaller than the mean over rows (PKT, Passalis and Tefas, 2018; the reduction of
+    the CIFAR-100 benchmarks). Blind to a rotation of all samples and to the length of each; 0 for one sample.
+    """
+
+    def neighbours(features: Tensor) -> Tensor:
+        flat = features.flatten(1)
+        flat = flat / (flat.norm(dim=1, keepdim=True) + eps)
+        similar = ((flat @ flat.T + 1) / 2).clamp(min=0)  # rounding can put a cosine below -1
+        return similar / similar.sum(1, keepdim=True)
+
+    p, q = neighbours(teacher.detach()), neighbours(student)
+    return (p * ((p + eps) / (q + eps)).log()).mean()
+
+
+@objective(per="batch", student="features", teacher="features")
+def consecutive_error_product(student: Tensor, teacher: Tensor) -> Tensor:
+    """How far the errors of samples that follow each other go together: sum over features of |e_i| |e_(i+1)|; a scalar.
+
+    e = student - teacher, [batch, ...] of one shape; the mean over the batch - 1 pairs of neighbours in its order, 0 for one
+    sample (the form of correlation congruence, Peng et al., 2019, in the CIFAR-100 benchmarks: the paper compares kernel
+    matrices). Raises ValueError for unequal shapes.
+    """
+    if student.shape != teacher.shape:
+        raise ValueError(
+            f"student {list(student.shape)} and teacher {list(teacher.shape)} have different shapes: put a projector behind "
+            "the student's signal, .projected('linear') for vectors or 'conv' for maps"
+        )
+    error = (student - teacher.detach()).abs().flatten(1)
+    return (error[:-1] * error[1:]).sum() / max(len(error) - 1, 1)
+
+
 def _centred(features: Tensor) -> Tensor:
     flat = features.flatten(1)
     return flat - flat.mean(0)

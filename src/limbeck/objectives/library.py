@@ -58,5 +58,7 @@ cka_distance = compose(f.cka_distance)
 instance_alignment = compose(f.instance_alignment)
 batch_alignment = compose(f.batch_alignment)
 class_alignment = compose(f.class_alignment)
+neighbour_kl = compose(f.neighbour_kl)
+consecutive_error_product = compose(f.consecutive_error_product)
 
 __all__ = [name for name, value in globals().items() if hasattr(value, "function")]

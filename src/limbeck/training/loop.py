@@ -127,11 +127,18 @@ class Loop:
                         f"The learners {owners[id(parameter)]!r} and {name!r} share a term that learns (a projector or a "
                         "learned weight). Make one term for each."
                     )
-            if self.settings.accumulate > 1 and not learner.objective.additive:
-                names = [t.name for t in learner.objective.terms if t.per == "batch"]
+            if learner.objective.additive:
+                continue
+            names = ", ".join(term.name for term in learner.objective.terms if term.per == "batch")
+            if self.settings.accumulate > 1:
                 raise ArgumentError(
-                    f"{', '.join(names)} compare the samples of a whole batch and are not additive over micro-batches: "
+                    f"{names} compare the samples of a whole batch and are not additive over micro-batches: "
                     f"with accumulate={self.settings.accumulate} they would mean something else. Use accumulate=1."
+                )
+            if self.settings.batch_size == 1:
+                raise ArgumentError(
+                    f"{names} compare the samples of a batch with each other, and batch_size=1 leaves nothing to compare. "
+                    "Use batch_size=32 or more."
                 )
 
     def _total(self) -> int | None:
