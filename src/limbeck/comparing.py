@@ -17,6 +17,7 @@ from limbeck.evaluation.run import remembering
 from limbeck.recipes.registry import Bound
 from limbeck.run import load_record
 from limbeck.terms import ALONE, Entry, Setting, read_entries, read_settings, train_once
+from limbeck.training.lockstep import Lockstep, Reads, shared
 from limbeck.tuning import Candidate, read_recipes
 
 Record = dict[str, Any]
@@ -97,6 +98,7 @@ def compare(*, recipes: Any, data: Any, teacher: Any = None, student: Any = None
     settings = read_settings(data, teacher, student, task, seed, [recipe for recipe, _ in known.values()], options)
     if all(setting.task.learns_alone for setting in settings) and not any(r.name == ALONE for r, _ in known.values()):
         known[ALONE] = read_recipes(ALONE)[ALONE]
+    reads = {setting.name: Reads() if setting.teacher is None else shared(setting.teacher) for setting in settings}
     entries, memory = read_entries(known, settings, tune, seed)
     config = {
         "recipes": {e.label: plain(e.ways) for e in entries}, "data": [s.name for s in settings],
@@ -112,7 +114,7 @@ def compare(*, recipes: Any, data: Any, teacher: Any = None, student: Any = None
     for setting in settings:
         with remembering(*([] if setting.teacher is None else setting.teacher.modules())):
             record["sets"][setting.name] = _on(
-                setting, entries, memory[setting.name], seeds, tune, seed, folder, progress
+                setting, entries, memory[setting.name], reads[setting.name], seeds, tune, seed, folder, progress
             )
         if folder is not None:
             _write(record, folder)
@@ -122,12 +124,9 @@ def compare(*, recipes: Any, data: Any, teacher: Any = None, student: Any = None
 # training -----------------------------------------------------------------------------------------------------------------
 
 
-def _on(setting: Setting, entries: Sequence[Entry], memory: Mapping[str, float], seeds: int, tune: int, seed: int,
-        folder: Path | None, progress: bool | None) -> Record:  # fmt: skip
+def _on(setting: Setting, entries: Sequence[Entry], memory: Mapping[str, float], reads: Reads, seeds: int, tune: int,
+        seed: int, folder: Path | None, progress: bool | None) -> Record:  # fmt: skip
     """Tune, then train all seeds, on one data set."""
-    from limbeck.training.lockstep import Reads, shared
-
-    reads = Reads() if setting.teacher is None else shared(setting.teacher)
     direction = setting.task.best[1]
     rows: Record = {
         entry.label: {"recipe": entry.recipe.name, "scores": [], "steps": 0, "seconds": 0.0, "bytes": memory[entry.label],
@@ -180,7 +179,6 @@ def _best(values: Sequence[float | None], direction: str) -> int:
 def _round(setting: Setting, todo: Mapping[str, tuple[Entry, Candidate]], seed: int, name: str, reads: Any,
            folder: Path | None, title: str, progress: bool | None) -> dict[str, Record]:  # fmt: skip
     """Train every recipe once, all in lockstep; what a finished run left in the folder is taken from there."""
-    from limbeck.training.lockstep import Lockstep
     from limbeck.training.progress import counting
 
     found: dict[str, Record] = {}
