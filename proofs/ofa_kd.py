@@ -23,8 +23,9 @@ SEEDS = range(5)
 STUDENT = "cnn(width=8, depth=2)"
 NOTE = (
     "Tuned: eps of 1, 1.5 for OFA-KD; temperature of 1, 4 for KD; FitNets has weight 1. 1,000 steps each; at 500, before "
-    "either was done learning, OFA-KD was 2.4 ± 0.9 below KD. cka_across is the mean linear CKA of all layers of the "
-    "transformer with all stages of the CNN trained alone, on test images; cka_within the same of a CNN of twice the width."
+    "either was done learning, OFA-KD was 2.4 ± 0.9 below KD (with three settings of KD and two of FitNets tried). "
+    "cka_across is the mean linear CKA of all layers of the transformer with all stages of the CNN trained alone, on test "
+    "images; cka_within the same of a CNN of twice the width."
 )
 FEW = {"student": STUDENT, "labelled": 100, "steps": 1000}
 

@@ -84,7 +84,9 @@ def objective(
 
 
 def reduce(values: Tensor, mask: Tensor | None, reduction: Reduction) -> Tensor:
-    """Reduce one value per item. `mask` weighs the items (0 drops one, even where its value is NaN).
+    """Reduce values [...], one per item, to a scalar or to [...].
+
+    `mask` [...] weighs the items (0 drops one, even where its value is NaN).
 
     `"mean"` divides by the sum of the mask (0 when the mask is empty), `"sum"` adds, `"none"` returns values * mask.
     """
@@ -100,6 +102,6 @@ def reduce(values: Tensor, mask: Tensor | None, reduction: Reduction) -> Tensor:
 
 
 def labelled(labels: Tensor, mask: Tensor | None = None) -> Tensor:
-    """The mask of items that have a label (not `UNLABELLED`), combined with `mask`."""
+    """The mask [...] of items whose label [...] is not `UNLABELLED`, combined with `mask` [...]."""
     valid = labels != UNLABELLED
     return valid if mask is None else valid * mask

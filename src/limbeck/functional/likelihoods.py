@@ -19,7 +19,7 @@ EPSILON = 1e-6
 
 
 def log1mexp(values: Tensor) -> Tensor:
-    """log(1 - e^x) of x < 0, exact near 0 and far below it, in the gradient too."""
+    """log(1 - e^x) of x < 0, [...] to [...], exact near 0 and far below it, in the gradient too."""
     near = values > -math.log(2)
     # each branch sees harmless numbers where the other one counts, or its gradient would be 0 * inf
     close = torch.log(-torch.expm1(values.where(near, -1.0)))

@@ -100,7 +100,7 @@ def ranked_plackett_luce(scores: Tensor, order: Tensor | None = None, *, mask: T
 
 
 def longest_common_order(first: list[int], second: list[int]) -> list[int]:
-    """A longest common subsequence of two rankings, in order: what both agree on. A single answer is no evidence.
+    """A longest common subsequence of two rankings [n] and [m], in order: what both agree on. A single answer is no evidence.
 
     Source: the agreement that CycleAlign (Hong et al., 2023) feeds back as a demonstration.
     """
