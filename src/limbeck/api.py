@@ -96,7 +96,7 @@ def distill(recipe: Any = None, *, teacher: Any = None, student: Any = None, dat
         raise ArgumentError(f"baseline={baseline!r}.{nearest(baseline, ['alone'])}")
     if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
         raise ArgumentError(f"seeds={seeds!r}: expected a whole number of 1 or more.")
-    exports = check_exports([export] if isinstance(export, str) else export, out)
+    exports = check_exports(export.split(",") if isinstance(export, str) else export, out)
     if checker is not None and recipe is not None and "checker" in as_bound(recipe).recipe.parameters:
         options["checker"] = checker
     prepared = prepare(recipe, teacher=teacher, student=student, data=data, task=task, lora=lora, monitor=monitor,

@@ -58,6 +58,7 @@ def check_data_options(options: Mapping[str, Any]) -> None:
 def _task_before_data(task: Any, tasks: Sequence[str], model: Any, student: Any) -> Task | None:
     """The task, where the user, the recipe or a model says it; None where the data decide."""
     from limbeck.teachers.load import is_causal
+    from limbeck.teachers.load_encoders import task_of_texts
 
     if task is not None:
         return resolve(task)
@@ -65,4 +66,5 @@ def _task_before_data(task: Any, tasks: Sequence[str], model: Any, student: Any)
         return None if tasks[0] == "classification" else resolve(tasks[0])
     if is_causal(model) or is_causal(student) or str(student).startswith("decoder"):
         return resolve("causal_lm")
-    return None
+    found = task_of_texts(model) or task_of_texts(student)
+    return resolve(found) if found is not None and (not tasks or found in tasks) else None

@@ -29,6 +29,8 @@ def small(width=16, pairs=0, normalize=True, seed=0):
     torch.manual_seed(seed)
     module = static(16, make_tokenizer(), width, pairs)
     module.normalize = normalize
+    if pairs:  # they begin at zero
+        torch.nn.init.normal_(module.pair_table.weight[:-1])
     return module.eval()
 
 
@@ -251,7 +253,7 @@ def test_an_encoder_of_sentence_transformers_teaches(tmp_path):
 def test_a_run_is_exported_by_name(tmp_path):
     teacher = encoder()
     run = lb.distill("leaf", task="embedding", teacher=teacher, student="static", data=TEXTS, test=8, progress=False, epochs=2,
-                     out=tmp_path / "run", export=["sentence-transformers", "static-int8", "onnx"])  # fmt: skip
+                     out=tmp_path / "run", export="sentence-transformers,static-int8,onnx")  # fmt: skip
     assert [(each["format"], each["file"].rsplit("/", 1)[1]) for each in run.record["exports"]] == [
         ("sentence-transformers", "student.st"), ("static-int8", "student.int8"), ("onnx", "student.onnx"),
     ]  # fmt: skip
@@ -260,7 +262,7 @@ def test_a_run_is_exported_by_name(tmp_path):
 
 
 def test_a_run_is_measured_and_exported_by_its_folder(tmp_path):
-    from limbeck.describe import evaluate_model, export_run
+    from limbeck.describe import evaluate_model, export_run, open_run
 
     (tmp_path / "texts.txt").write_text("\n\n".join(TEXTS))
     lb.distill("leaf", task="embedding", teacher=encoder(), student="static", data=str(tmp_path / "texts.txt"), test=8,
@@ -268,4 +270,13 @@ def test_a_run_is_measured_and_exported_by_its_folder(tmp_path):
     found = evaluate_model(model=str(tmp_path / "run"))
     assert found["task"] == "embedding"
     assert found["models"][0]["cost"]["parameters"] > 0
+    run, texts = open_run(tmp_path / "run"), str(tmp_path / "texts.txt")
+    run.export(format="sentence-transformers")
+    for folder in ("run", "run/student", "run/student.st"):  # what a model is says the task
+        assert evaluate_model(model=str(tmp_path / folder), data=texts)["task"] == "embedding"
+    run.export(format="static-int8")
+    with pytest.raises(ModelError, match="exported for others to read"):
+        evaluate_model(model=str(tmp_path / "run" / "student.int8"), data=texts)
+    with pytest.raises(ArgumentError, match="teacher= is empty"):
+        evaluate_model(model=str(tmp_path / "run"), teacher="")
     assert export_run(path=tmp_path / "run", format="static-int8")["bytes"] > 0

@@ -22,6 +22,8 @@ def student(width=12, **options):
     made = StaticEncoder(ToyTokens.size, 12, width, **options)
     made.tokenizer = ToyTokens()
     made.limbeck_fresh = True
+    if made.pair_table is not None:  # it begins at zero
+        torch.nn.init.normal_(made.pair_table.weight[:-1])
     return made
 
 
@@ -143,6 +145,15 @@ def test_a_static_text_is_the_mean_of_its_rows(pairs):
     found.sum().backward()
     touched = module.table.weight.grad.coalesce().indices().flatten().tolist()
     assert touched == [3, 4, 5, 6]  # neither padding nor what is masked
+
+
+def test_with_pairs_a_text_begins_where_the_table_alone_has_it():
+    alone, both = (StaticEncoder(ToyTokens.size, 12, 12, pairs=pairs) for pairs in (0, 50))
+    both.table.load_state_dict(alone.table.state_dict())
+    ids = torch.tensor([[3, 4, 5], [6, 7, 3]])
+    torch.testing.assert_close(both(ids), alone(ids))
+    both(ids)[:, 0].sum().backward()
+    assert both.pair_table.weight.grad.coalesce().values().abs().sum() > 0
 
 
 def test_a_text_without_tokens_has_a_row_of_its_own():

@@ -122,8 +122,9 @@ def unit(rows: Vectors) -> Vectors:
 
 
 def pair_cosines(first: Vectors, second: Vectors) -> np.ndarray:
-    """The cosine of each pair, [pairs]."""
-    return (unit(first) * unit(second)).sum(1)
+    """The cosine of each pair, [pairs]; products before lengths, so that equal whole numbers (signs, bytes) give equal ones."""
+    lengths = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
+    return (first * second).sum(1) / np.maximum(lengths, 1e-12)
 
 
 def cosine(own: Vectors, theirs: Vectors) -> float:

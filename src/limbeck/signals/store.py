@@ -133,9 +133,13 @@ class SignalStore:
             raise StoreError(f"{path} is missing or broken. Call repair(teacher, data) on the store.")
         return map_columns(path, ID_COLUMN, self.manifest.samples)["ids"].view(torch.int64)[:, 0].clone()
 
+    def has(self, ids: Tensor) -> Tensor:
+        """Which of these samples are stored, [n] bool."""
+        return torch.from_numpy(self._rows.find(_numbers(ids))[1])
+
     def covers(self, ids: Tensor) -> bool:
         """Whether signals of all these samples are stored."""
-        return bool(self._rows.find(_numbers(ids))[1].all())
+        return bool(self.has(ids).all())
 
     def __repr__(self) -> str:
         parts = ", ".join(part.name for part in self.manifest.parts)

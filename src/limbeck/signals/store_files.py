@@ -73,6 +73,7 @@ class Manifest:
     shard_rows: int
     shards: list[Shard] = field(default_factory=list)
     lost: dict[str, dict[str, float]] = field(default_factory=dict)  # by compression, see `store_levels.lost`
+    length: int | None = None  # tokens of a text that the teacher read, where that was bounded (`Task.length`)
 
     @property
     def rows(self) -> int:
@@ -120,7 +121,7 @@ class Manifest:
                 {name: Signal.read(signal) for name, signal in plain["signals"].items()},
                 [StoredPart(**part) for part in plain["parts"]], plain["ids"]["checksum"], plain["batch_size"],
                 plain["shard_rows"], [Shard(s["file"], s["rows"], s["checksum"]) for s in plain["shards"]],
-                plain.get("lost", {}),
+                plain.get("lost", {}), plain.get("length"),
             )  # fmt: skip
         except (KeyError, TypeError) as error:
             raise StoreError(f"{folder / MANIFEST} is incomplete ({error}). {ANEW}") from error

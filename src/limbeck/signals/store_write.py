@@ -75,7 +75,9 @@ def plan(teacher: Teacher, data: Data, *, task: Task, taps: Sequence[str], top_k
     specs = {name: describe_signal(name, value, dtype, top_k) for name, value in signals.items()}
     losses = {name: lost(specs[name], signals[name]) for name in logits}
     described = [describe_part(name, part, views) for name, part in zip(parts, found, strict=True)]
-    manifest = Manifest(teacher.identity(), data.name, task.name, specs, described, "", batch_size, 0, lost=losses)
+    manifest = Manifest(
+        teacher.identity(), data.name, task.name, specs, described, "", batch_size, 0, lost=losses, length=task.length
+    )
     width = sum(column.width for column in manifest.columns)
     return divide(manifest, shard_rows or max(1, min(SHARD_ROWS, SHARD_BYTES // max(width, 1))))
 
@@ -128,7 +130,7 @@ def resumed(folder: Path, planned: Manifest, shard_rows: int | None, resume: boo
         f"{name}: {before} there, {now} now" for name, before, now in (
             ("teacher", known.teacher, planned.teacher), ("task", known.task, planned.task),
             ("signals", known.signals, planned.signals), ("parts", known.parts, planned.parts),
-            ("shard_rows", known.shard_rows, planned.shard_rows),
+            ("shard_rows", known.shard_rows, planned.shard_rows), ("length", known.length, planned.length),
         ) if before != now
     ]  # fmt: skip
     if differences:

@@ -161,6 +161,8 @@ class StaticEncoder(Encoder):
         self.vocabulary, self.width, self.pairs, self.normalize = vocabulary, outputs, pairs, normalize
         self.table = _rows(vocabulary + 2, width, vocabulary)
         self.pair_table = _rows(pairs + 1, width, pairs) if pairs else None
+        if self.pair_table is not None:
+            nn.init.zeros_(self.pair_table.weight)  # it begins as the table alone, which pairs then correct
         self.projection = nn.Linear(width, outputs) if width != outputs else None
         self._tokens: PlainTokens | HashedGrams | None = None
 

@@ -172,7 +172,7 @@ def replacing(folder: Path) -> Iterator[Path]:
 
 
 def _ours(folder: Path) -> bool:
-    return folder.is_dir() and (not any(folder.iterdir()) or is_saved(folder) or _is_exported(folder))
+    return folder.is_dir() and (not any(folder.iterdir()) or is_saved(folder) or is_exported(folder))
 
 
 def _record(folder: Path) -> dict[str, Any] | None:
@@ -188,7 +188,7 @@ def _record(folder: Path) -> dict[str, Any] | None:
     return None
 
 
-def _is_exported(folder: Path) -> bool:
+def is_exported(folder: Path) -> bool:
     """Whether a folder is one that Limbeck exported for others to read."""
     for name in ("limbeck.json", "config.json"):
         file = folder / name
@@ -205,7 +205,7 @@ def is_saved(folder: str | Path) -> bool:
 def read_config(folder: str | Path) -> dict[str, Any]:
     """What was saved beside a model: format, builder, arguments, cut, shrink, teacher, task, extra. ModelError if none."""
     record = _record(Path(folder))
-    if record is None and Path(folder).is_dir() and _is_exported(Path(folder)):
+    if record is None and Path(folder).is_dir() and is_exported(Path(folder)):
         raise ModelError(
             f"{folder} is a student as it was exported for others to read: sentence-transformers, or limbeck.export.static. "
             "Name the saved one, the folder student of its run."

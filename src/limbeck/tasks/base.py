@@ -38,6 +38,10 @@ class Task:
     builders: Mapping[str, Any] = {}  # what a student's word ("encoder") builds, where here it is another model
     at_once: int = 256  # samples that a teacher reads at once in a pass of its own
     kept_as: str = "float16"  # how what it says then is kept
+    length: int | None = (
+        None  # tokens of a text that models read, where the user bounds them; stored signals are of one length
+    )
+    keyed: bool = False  # whether the id of a sample is a hash of it, so that it is the same sample in other data
     tokenized: bool = False  # whether what the data are depends on a tokenizer, so that the models are loaded first
 
     # what it is about

@@ -30,14 +30,14 @@ class Embedding(Task):
     exported = "sentence_embedding"
     best = ("cosine", "max")
     default_recipe = "leaf"
-    measures = tokenized = True
+    measures = tokenized = keyed = True
     at_once = 2048  # so that texts of like length are read together
     learns_alone = False
     builders = {"encoder": small_encoder}
     exports = ("onnx", "onnx-int8", "safetensors", "sentence-transformers", "static-int8")
 
     def __init__(self) -> None:
-        self.length: int | None = None  # of training texts, in tokens of each model
+        self.length = None  # of training texts, in tokens of each model
         self._width: int | None = None
         self.benches: dict[str, Any] = {}
         self.prompts = {"query": "", "document": ""}

@@ -35,12 +35,12 @@ class Ranking(Task):
     outputs = ("scores", "in_batch")
     best = ("ndcg@10", "max")
     default_recipe = "margin_mse"
-    measures = tokenized = True
+    measures = tokenized = keyed = True
     at_once, kept_as = 64, "float32"
     exports = ("safetensors",)
 
     def __init__(self) -> None:
-        self.length: int | None = None
+        self.length = None
         self.benches: dict[str, Pairs | Retrieval] = {}
 
     def load(self, spec: Any, models: Sequence[Any] = (), **options: Any) -> Data:

@@ -61,9 +61,16 @@ def module_teachers(teacher: Teacher) -> list[ModuleTeacher]:
     return [found for inner in teacher.parts() for found in module_teachers(inner)]
 
 
+READING = ("pooling", "normalize", "max_length", "max_seq_length")  # what decides vectors beside the weights
+
+
 def module_hash(module: nn.Module) -> str:
-    """sha256 over the class and all parameters and buffers of a module, by name."""
+    """sha256 over the class and all parameters and buffers of a module, by name, and over how an encoder reads texts."""
     digest = hashlib.sha256(type(module).__qualname__.encode())
+    reading = {name: getattr(module, name, None) for name in READING}
+    for name, how in reading.items():
+        if isinstance(how, str | bool | int):
+            digest.update(f"{name}={how}".encode())
     for name, value in sorted(module.state_dict().items()):
         if not isinstance(value, Tensor):
             continue

@@ -17,7 +17,7 @@ from limbeck.students.declare import seeded
 from limbeck.students.fill import outputs_of
 from limbeck.students.precision import hold
 from limbeck.students.pretrained import attach, check_keys, from_pretrained, unreachable
-from limbeck.students.save import Builder, is_saved, load_module, refuse_pickle
+from limbeck.students.save import Builder, is_exported, is_saved, load_module, read_config, refuse_pickle
 from limbeck.teachers.base import Teacher, as_teacher
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ FORMS = (
     "store; a function from inputs to logits; a list of these, or a mapping of them to weights, for an ensemble."
 )
 ESTIMATOR_FILES = (".joblib", ".pkl", ".pickle")
+MODULES = "modules.json"  # of sentence-transformers
 
 
 Loaded = nn.Module | Teacher
@@ -90,6 +91,8 @@ def load_model(spec: Any, *, data: Data | None = None, task: Task | None = None,
 def _from_text(spec: str | Path, data: Data | None, task: Task | None, role: str, builder: Builder | None,
                trust: bool, seed: int) -> Loaded:  # fmt: skip
     path, name = Path(spec).expanduser(), str(spec)
+    if not name.strip():
+        raise ArgumentError(f"{role}= is empty. {FORMS}")
     if path.suffix in ESTIMATOR_FILES:
         raise ModelError(
             f"{name} is a pickle, which may run any code when it is read, so Limbeck does not. If you trust it, load it "
@@ -132,9 +135,11 @@ def _from_path(path: Path, data: Data | None, task: Task | None, role: str, buil
         from limbeck.teachers.stored import StoredTeacher
 
         return StoredTeacher(path)
+    if is_exported(path) and not (path / MODULES).is_file():
+        read_config(path)  # which says what such a folder is for
     if is_saved(path / "student"):
         return load_module(path / "student")
-    if (path / "config.json").is_file():
+    if (path / "config.json").is_file() or (path / MODULES).is_file():
         return _transformers(str(path), data, task, role, trust, seed)
     raise ModelError(
         f"The folder {path} holds no model. Expected model.safetensors with config.json (a saved module, or a "

@@ -13,7 +13,7 @@ from limbeck._optional import need
 from limbeck.errors import ModelError
 from limbeck.students.encoders import POOLINGS, Encoder, around, static
 from limbeck.students.pretrained import attach, check_keys, from_pretrained, read_part, unreachable
-from limbeck.students.rankers import PairClassifier
+from limbeck.students.rankers import PairClassifier, Ranker
 
 MODULES = "modules.json"
 OF_POOLING = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls", "pooling_mode_lasttoken": "last"}
@@ -54,6 +54,26 @@ def read_encoder(name: str, *, trust_remote_code: bool = False, seed: int = 0) -
     if dense is not None:
         _fill_dense(module, dense, name)
     return module
+
+
+def task_of_texts(spec: Any) -> str | None:
+    """ "embedding" or "ranking" where a module, or the folder of a model or a run, is of that; else None. No hub is asked."""
+    if isinstance(spec, nn.Module):
+        of_theirs = type(spec).__module__.startswith("sentence_transformers.")
+        return (
+            "embedding" if isinstance(spec, Encoder) or of_theirs else "ranking" if isinstance(spec, Ranker) else None
+        )
+    if not isinstance(spec, str | Path):
+        return None
+    for folder in (Path(spec), Path(spec) / "student"):
+        if (folder / MODULES).is_file():
+            return "embedding"
+        if (folder / "config.json").is_file():
+            config = _config(folder)
+            task = {"name": "embedding"} if "static_encoder" in str(config.get("builder")) else config.get("task")
+            name = task.get("name") if isinstance(task, dict) else None
+            return name if name in ("embedding", "ranking") else None
+    return None
 
 
 def read_pair_classifier(name: str, *, trust_remote_code: bool = False) -> PairClassifier | None:

@@ -14,11 +14,13 @@ from torch import Tensor
 from limbeck.evaluation.modes import device_of
 from limbeck.machine import fast_bf16
 from limbeck.teachers.base import ModuleTeacher, Teacher
+from limbeck.teachers.grown import grow
 from limbeck.teachers.stored import StoredTeacher
 from limbeck.training.progress import counting
 
 if TYPE_CHECKING:
     from limbeck.data.base import Data
+    from limbeck.signals.store import SignalStore
     from limbeck.tasks.base import Task
     from limbeck.training.folder import RunFolder
 
@@ -43,23 +45,30 @@ class Pass:
 
 
 def run_once(teacher: Teacher, data: Data, task: Task, taps: Sequence[str], at: str | None, home: RunFolder | None,
-             passes: list[dict[str, Any]]) -> StoredTeacher:  # fmt: skip
+             passes: list[dict[str, Any]]) -> Teacher:  # fmt: skip
     """A teacher's signals of the training part, in a store: at `at`, in the run's folder, or in one of this process.
 
-    Matrix products are in bfloat16 where that is fast. An interrupted pass goes on where it stopped, less what is not yet a
-    file: some rounds of `task.at_once`. What was read, and how long it took, is added to `passes`.
+    What `at` has of a task's `keyed` samples, from whatever data, is not read again. Matrix products are in bfloat16 where
+    that is fast. An interrupted pass goes on where it stopped, less what is not yet a file: some rounds of `task.at_once`.
+    What was read, and how long it took, is added to `passes`.
     """
     from limbeck.signals.store import store_signals
 
     folder = Path(at) if at is not None else _place(home, "signals")
     modules = teacher.modules()
     device = device_of(modules[0]) if modules else torch.device("cpu")
-    with counting("teacher's pass") as bar, torch.autocast(device.type, torch.bfloat16, enabled=fast_bf16(device)):
-        progress = Pass("samples", bar)
-        store = store_signals(teacher, data, folder, task=task, taps=list(taps), parts=["train"], batch_size=task.at_once,
-                              shard_rows=2048, dtype=task.kept_as, progress=progress)  # fmt: skip
-        progress.record(passes, task.at_once)
-    return StoredTeacher(store)
+
+    def store(data: Data, place: Path) -> SignalStore:
+        with counting("teacher's pass") as bar, torch.autocast(device.type, torch.bfloat16, enabled=fast_bf16(device)):
+            progress = Pass("samples", bar)
+            made = store_signals(teacher, data, place, task=task, taps=list(taps), parts=["train"], batch_size=task.at_once,
+                                 shard_rows=2048, dtype=task.kept_as, progress=progress)  # fmt: skip
+            progress.record(passes, task.at_once)
+        return made
+
+    if at is not None and task.keyed:
+        return grow(teacher, data, folder, task, taps, store)
+    return StoredTeacher(store(data, folder))
 
 
 def token_vectors_once(teacher: ModuleTeacher, count: int, home: RunFolder | None,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from limbeck.errors import StoreError
 from limbeck.signals.store import SignalStore
 from limbeck.teachers.base import Teacher
 
@@ -35,7 +36,13 @@ class StoredTeacher(Teacher):
         return self.store.taps
 
     def read(self, batch: Batch, taps: Sequence[str], task: Task, *, progress: float = 0.0) -> dict[str, Any]:
-        """Stored signals [batch, ...]. Raises SignalError for another tap, StoreError for samples or views not stored."""
+        """Stored signals [batch, ...]. Raises SignalError for another tap, StoreError for samples or views not stored, and for
+        texts of another length."""
+        if task.length != self.store.manifest.length:
+            raise StoreError(
+                f"The store {self.store.folder} holds what its teacher said of texts of length={self.store.manifest.length}; "
+                f"now length={task.length}. Give the length that was stored, or store again."
+            )
         device, lazy = batch.ids.device, getattr(task, "lazy", False)
         found: dict[str, Any] = {}
         for name, value in self.store.read(batch.ids, batch.view, taps).items():
