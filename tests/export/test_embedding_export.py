@@ -280,3 +280,38 @@ def test_a_run_is_measured_and_exported_by_its_folder(tmp_path):
     with pytest.raises(ArgumentError, match="teacher= is empty"):
         evaluate_model(model=str(tmp_path / "run"), teacher="")
     assert export_run(path=tmp_path / "run", format="static-int8")["bytes"] > 0
+
+
+def test_the_prompts_that_a_teacher_was_saved_with_are_used_and_kept(tmp_path):
+    from limbeck.describe import evaluate_model
+
+    library = pytest.importorskip("sentence_transformers")
+    made = encoder()
+    made.prompts = {"query": "one: ", "document": "two: "}
+    export_model(made, tmp_path / "st", resolve("embedding"), load_texts(TEXTS), format="sentence-transformers")
+    (tmp_path / "texts.txt").write_text("\n\n".join(TEXTS))
+    options = {"data": str(tmp_path / "texts.txt"), "student": "static", "test": 8, "epochs": 1, "progress": False}
+    as_object = library.SentenceTransformer(str(tmp_path / "st"), device="cpu")
+    for teacher in (str(tmp_path / "st"), as_object):
+        run = lb.distill(
+            "leaf", teacher=teacher, task="embedding", out=tmp_path / "run", overwrite=True, measure=False, **options
+        )
+        assert run.data.about["prompts"] == made.prompts
+        assert {text[:5] for text in run.data.train.texts} == {"one: ", "two: "}
+        assert any("own prompts are used: 'one: ' before a query" in told for told in run.data.about["warnings"])
+    assert load_module(tmp_path / "run" / "student").prompts == made.prompts
+    assert load_static(tmp_path / "run").prompts == made.prompts
+    found = evaluate_model(model=str(tmp_path / "run"))
+    assert any("own prompts" in told for told in found["data"]["warnings"])
+    bare = lb.distill("leaf", teacher=as_object, task="embedding", prompts={}, **options)
+    assert not any(bare.data.about["prompts"].values())
+    assert bare.student.prompts is None
+
+
+def test_a_default_prompt_stands_before_queries_and_documents():
+    from limbeck.teachers.load_encoders import prompts_of
+
+    assert prompts_of({"query": "q: ", "passage": "p: "}, None) == {"query": "q: ", "document": "p: "}
+    assert prompts_of({"clustering": "c: "}, "clustering") == {"query": "c: ", "document": "c: "}
+    assert prompts_of({"query": "", "document": ""}, None) is None
+    assert prompts_of(None, None) is None

@@ -283,3 +283,14 @@ def test_a_cross_encoder_of_others_teaches(tmp_path):
     with pytest.raises(ModelError, match="has 3 outputs"):
         lb.distill("margin_mse", task="ranking", teacher=str(tmp_path / "three"), student=made("dot"), data=rows(scores=False),
                    test=4, steps=2, progress=False)  # fmt: skip
+
+
+def test_the_most_relevant_of_graded_documents_is_the_answer():
+    rows = [{"query": "one", "documents": ["two", "three", "four"], "grades": [0, 2, 1], "scores": [0.1, 0.9, 0.5]},
+            {"query": "two", "documents": ["six", "five", "one"], "grades": [1, 1, 0], "scores": [0.3, 0.2, 0.1]}]  # fmt: skip
+    part = load_rankings(rows, test=0).train
+    assert part.documents == [["three", "four", "two"], ["six", "five", "one"]]
+    same(part.scores, torch.tensor([[0.9, 0.5, 0.1], [0.3, 0.2, 0.1]]))
+    rows[1]["grades"] = [1, 1]
+    with pytest.raises(DataError, match="are its grades; expected 3 numbers"):
+        load_rankings(rows, test=0)

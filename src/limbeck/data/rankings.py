@@ -21,6 +21,7 @@ POSITIVE = ("positive", "answer", "sentence2", "second")
 NEGATIVE = ("negative", "negatives")
 MANY = ("documents", "candidates", "passages")
 SCORES = ("scores", "teacher_scores")
+GRADES = ("grades", "labels", "relevance")
 RATING = ("rating", "score")
 DOMAIN = "Expected query and documents (a list, the answer first), or query, positive and negative; and scores, if there are."
 
@@ -79,10 +80,11 @@ def load_rankings(spec: Any, *, sts: Any = None, retrieval: Any = None, prompts:
     """Rows from a file, a folder, a list of dicts, or a mapping from split to these.
 
     Columns: query and documents (a list, the answer first), or query, positive and negative (a text or a list of them);
-    and scores, a number of a teacher for each candidate. Rows that are there twice, or have an empty text, are left out and
-    counted.
-    `sts` and `retrieval`: what rankers are measured on, as in `limbeck.data.texts.load_texts`. Raises DataError for rows of
-    different numbers of candidates and for scores that are missing or no numbers.
+    and scores, a number of a teacher for each candidate. With `grades` (`labels`, `relevance`), how relevant each of the
+    documents is, these may come in any order: the most relevant is taken for the answer. Rows that are there twice, or have
+    an empty text, are left out and counted. `sts` and `retrieval`: what rankers are measured on, as in
+    `limbeck.data.texts.load_texts`. Raises DataError for rows of different numbers of candidates and for scores that are
+    missing or no numbers.
     """
     for key, value in other.items():
         if value is not None:
@@ -167,7 +169,8 @@ def read_ratings(spec: Any, low: float, high: float) -> RankingPart:
 
 def _columns(row: Mapping[str, Any], name: str, scores: tuple[str, ...] = SCORES) -> dict[str, str]:
     have = list(row)
-    known = {"query": QUERY, "positive": POSITIVE, "negative": NEGATIVE, "documents": MANY, "scores": scores}
+    known = {"query": QUERY, "positive": POSITIVE, "negative": NEGATIVE, "documents": MANY, "scores": scores,
+             "grades": GRADES}  # fmt: skip
     found = {role: next((one for one in names if one in have), None) for role, names in known.items()}
     if found["query"] is None or (found["documents"] is None and found["positive"] is None):
         raise DataError(f"{name} has the columns {', '.join(have)}. {DOMAIN}{nearest('query', have) if have else ''}")
@@ -182,12 +185,19 @@ def _row(row: Mapping[str, Any], columns: Mapping[str, str], where: str) -> tupl
     query = row.get(columns["query"])
     documents = texts("documents") if "documents" in columns else [*texts("positive")[:1], *(
         texts("negative") if "negative" in columns else [])]  # fmt: skip
-    values = []
-    if "scores" in columns:
-        given = row.get(columns["scores"])
+
+    def numbers(role: str) -> list[float]:
+        given = row.get(columns[role])
         values = [given] if isinstance(given, int | float) else list(given) if given is not None else []
         if len(values) != len(documents) or not all(isinstance(v, int | float) and math.isfinite(v) for v in values):
             raise DataError(
-                f"{where}: {values} are its scores; expected {len(documents)} numbers, one for each candidate."
+                f"{where}: {values} are its {role}; expected {len(documents)} numbers, one for each candidate."
             )
-    return "" if query is None else str(query), documents, [float(value) for value in values]
+        return [float(value) for value in values]
+
+    values = numbers("scores") if "scores" in columns else []
+    if "grades" in columns and "documents" in columns:  # the most relevant first: it is the answer
+        grades = numbers("grades")
+        order = sorted(range(len(documents)), key=lambda place: -grades[place])
+        documents, values = [documents[place] for place in order], [values[place] for place in order if values]
+    return "" if query is None else str(query), documents, values

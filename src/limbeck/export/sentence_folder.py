@@ -40,7 +40,10 @@ def export_sentence_folder(
             for place, (kind, path) in enumerate(kinds)
         ]
         _write(aside / "modules.json", steps)
-        _write(aside / "config_sentence_transformers.json", {"similarity_fn_name": "cosine"})
+        _write(
+            aside / "config_sentence_transformers.json",
+            {"similarity_fn_name": "cosine", "prompts": module.prompts or {}},
+        )
         _write(aside / "limbeck.json", {"format": "limbeck-sentence-folder", **taught(module)})
         if isinstance(module, StaticEncoder):
             tokens = module.tokenizer(texts)["input_ids"]  # type: ignore[misc]

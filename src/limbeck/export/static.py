@@ -44,7 +44,7 @@ def load_static(folder: str | Path) -> StaticModel:
             "static students are read (student=static)."
         )
     model = StaticModel(mapped(folder / WEIGHTS), config["arguments"], folder / TOKENS)
-    model.limbeck_teacher = config.get("teacher")
+    model.limbeck_teacher, model.prompts = config.get("teacher"), config.get("prompts")
     return model
 
 
@@ -73,9 +73,13 @@ def floats(values: np.ndarray) -> np.ndarray:
 
 
 class StaticModel:
-    """What `load_static` gives. `width`: of the vectors. `limbeck_teacher`: the hash of the teacher, for an index."""
+    """What `load_static` gives. `width`: of the vectors. `limbeck_teacher`: the hash of the teacher, for an index.
+
+    `prompts`: what it learnt to see before a "query" and a "document", where it did: for `encode(prompt=)`.
+    """
 
     limbeck_teacher: str | None = None
+    prompts: dict[str, str] | None = None
 
     def __init__(self, arrays: dict[str, np.ndarray], arguments: dict[str, Any], tokens: Path):
         self.arrays, self.arguments, self.tokens = arrays, arguments, tokens

@@ -37,6 +37,7 @@ class Encoder(nn.Module):
     normalize: bool
     projection: nn.Linear | None
     max_length: int | None = None
+    prompts: dict[str, str] | None = None  # before a "query" and a "document", where what was loaded states them
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)

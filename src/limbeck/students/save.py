@@ -70,9 +70,11 @@ def save_model(
 
 
 def taught(module: nn.Module) -> dict[str, Any]:
-    """{"teacher": hash} of an encoder that knows in whose space its vectors are; of other modules nothing."""
-    known = getattr(module, "limbeck_teacher", None)
-    return {} if known is None else {"teacher": known}
+    """{"teacher": hash, "prompts": {"query", "document"}} of an encoder that knows in whose space its vectors are, and what
+    it wants before texts; of other modules nothing."""
+    known, prompts = getattr(module, "limbeck_teacher", None), getattr(module, "prompts", None)
+    prompts = prompts if isinstance(prompts, dict) and any(prompts.values()) else None
+    return {name: value for name, value in (("teacher", known), ("prompts", prompts)) if value is not None}
 
 
 def _write(module: nn.Module, folder: Path, about: dict[str, Any]) -> None:
@@ -251,6 +253,8 @@ def load_module(path: str | Path, builder: Builder | None = None) -> nn.Module:
         module.limbeck_shrink = record["shrink"]
     if "teacher" in record:
         module.limbeck_teacher = record["teacher"]
+    if "prompts" in record:
+        module.prompts = record["prompts"]
     return module.eval()
 
 

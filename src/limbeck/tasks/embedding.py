@@ -58,7 +58,13 @@ class Embedding(Task):
         self.forms = options.pop("forms", None) or False
         if not isinstance(self.forms, bool):
             raise ArgumentError(f"forms={self.forms!r}: expected true or false.")
-        data = load_texts(spec, **options)
+        stated = None if options.get("prompts") is not None else _stated(models)
+        data = load_texts(spec, **(options if stated is None else {**options, "prompts": stated}))
+        if stated is not None:
+            told = " and ".join(f"{prompt!r} before a {role}" for role, prompt in stated.items() if prompt)
+            data.about["warnings"].append(
+                f"The model's own prompts are used: {told}. Give them to encode(prompt=) too, or leave all out by prompts={{}}."
+            )
         self.benches, self.prompts = data.benches, data.about["prompts"]
         teachers = [model for model in models if isinstance(model, nn.Module)]
         if teachers:
@@ -142,8 +148,11 @@ class Embedding(Task):
         return proxy, truth
 
     def finish(self, student: nn.Module, teacher: Any) -> None:
-        """The hash of the teacher in whose space the vectors are: `limbeck.export.index` refuses the index of another."""
+        """The hash of the teacher in whose space the vectors are (`limbeck.export.index` refuses the index of another), and
+        the prompts that it learnt."""
         student.limbeck_teacher = None if teacher is None else teacher.identity()  # type: ignore[assignment]
+        if isinstance(student, Encoder):
+            student.prompts = dict(self.prompts) if any(self.prompts.values()) else None
 
     def width(self, data: Data) -> int | None:
         """How wide a student's vectors are: as the teacher's."""
@@ -228,3 +237,16 @@ class Embedding(Task):
             data.about["warnings"].append(
                 f"{count:,} of {len(seen):,} texts have no token that the student knows: one row stands for all such texts."
             )
+
+
+def _stated(models: Sequence[Any]) -> dict[str, str] | None:
+    """The prompts that a model, the teacher first, was saved with."""
+    from limbeck.teachers.load_encoders import prompts_of
+
+    for model in reversed(models):
+        stated = getattr(model, "prompts", None)
+        if isinstance(model, nn.Module) and isinstance(stated, Mapping):
+            found = prompts_of(dict(stated), getattr(model, "default_prompt_name", None))
+            if found is not None:
+                return found
+    return None

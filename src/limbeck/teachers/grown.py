@@ -84,15 +84,19 @@ def grow(teacher: Teacher, data: Data, folder: Path, task: Task, taps: Sequence[
     return GrownTeacher(stores)
 
 
+def fits(have: Manifest, teacher: Teacher, task: Task, taps: Sequence[str]) -> bool:
+    """Whether a store is of this teacher, of texts of this length, and has these signals."""
+    same = (have.teacher, have.task, have.length) == (teacher.identity(), task.name, task.length)
+    return same and set(taps) <= set(have.signals)
+
+
 def _of(folder: Path, teacher: Teacher, task: Task, taps: Sequence[str]) -> SignalStore | None:
-    """The store of a folder, where it is whole, of this teacher and of texts of this length."""
+    """The store of a folder, where it is whole and fits."""
     try:
         found = SignalStore.open(folder)
     except StoreError:
         return None
-    have = found.manifest
-    same = (have.teacher, have.task, have.length) == (teacher.identity(), task.name, task.length)
-    return found if same and set(taps) <= set(found.taps) else None
+    return found if fits(found.manifest, teacher, task, taps) else None
 
 
 def _free(folder: Path, part: Part) -> Path:

@@ -16,6 +16,7 @@ from limbeck.students.pretrained import attach, check_keys, from_pretrained, rea
 from limbeck.students.rankers import PairClassifier, Ranker
 
 MODULES = "modules.json"
+ROLES = {"query": ("query",), "document": ("document", "passage", "corpus")}
 OF_POOLING = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls", "pooling_mode_lasttoken": "last"}
 
 
@@ -53,7 +54,18 @@ def read_encoder(name: str, *, trust_remote_code: bool = False, seed: int = 0) -
     module = around(body, pooling, "Normalize" in by_kind, outputs, _longest(by_kind["Transformer"][0]), seed)
     if dense is not None:
         _fill_dense(module, dense, name)
+    file = folder / "config_sentence_transformers.json"
+    stated = json.loads(file.read_text()) if file.is_file() else {}
+    module.prompts = prompts_of(stated.get("prompts"), stated.get("default_prompt_name"))
     return module
+
+
+def prompts_of(stated: Any, default: str | None) -> dict[str, str] | None:
+    """What sentence-transformers puts before a "query" and a "document" by its `prompts` and the default one's name."""
+    stated = stated if isinstance(stated, dict) else {}
+    always = stated.get(default) or ""
+    found = {role: next((stated[name] for name in names if stated.get(name)), always) for role, names in ROLES.items()}
+    return found if any(found.values()) else None
 
 
 def task_of_texts(spec: Any) -> str | None:

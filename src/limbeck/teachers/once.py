@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -13,8 +14,10 @@ from torch import Tensor
 
 from limbeck.evaluation.modes import device_of
 from limbeck.machine import fast_bf16
+from limbeck.signals.store_data import part_hash
+from limbeck.signals.store_files import MANIFEST, Manifest
 from limbeck.teachers.base import ModuleTeacher, Teacher
-from limbeck.teachers.grown import grow
+from limbeck.teachers.grown import fits, grow
 from limbeck.teachers.stored import StoredTeacher
 from limbeck.training.progress import counting
 
@@ -66,9 +69,19 @@ def run_once(teacher: Teacher, data: Data, task: Task, taps: Sequence[str], at: 
             progress.record(passes, task.at_once)
         return made
 
-    if at is not None and task.keyed:
+    if at is None and home is not None and home.writes and home.replaces:
+        _leave(folder, teacher, data, task, taps)
+    if task.keyed:
         return grow(teacher, data, folder, task, taps, store)
     return StoredTeacher(store(data, folder))
+
+
+def _leave(folder: Path, teacher: Teacher, data: Data, task: Task, taps: Sequence[str]) -> None:
+    """Remove what an overwritten run has stored, where it is of no use to this one."""
+    if (folder / MANIFEST).exists():
+        have = Manifest.read(folder)
+        if not fits(have, teacher, task, taps) or not (task.keyed or have.parts[0].inputs == part_hash(data.train)):
+            shutil.rmtree(folder)
 
 
 def token_vectors_once(teacher: ModuleTeacher, count: int, home: RunFolder | None,

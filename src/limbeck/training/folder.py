@@ -60,6 +60,11 @@ class RunFolder:
         if (self.path / "run.json").exists() and not overwrite:
             self.begin()
 
+    @property
+    def replaces(self) -> bool:
+        """Whether what another run left here may go."""
+        return bool(self._asked[3])
+
     def begin(self, loop: Any = None) -> None:
         """Take the folder, once: lock it against other processes, clear an overwritten run, write down what was asked."""
         if self.taken or not self.writes:
