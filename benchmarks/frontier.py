@@ -66,9 +66,9 @@ CASES: dict[str, Callable[[], Any]] = {
     "with spans of its texts": lambda: leaf(more=1),
     "with spans, ten epochs": lambda: leaf(more=1, epochs=10),
     "with spans and pairs, ten epochs": lambda: leaf("static(pairs=65536)", more=1, epochs=10),
-    "one layer of the teacher": lambda: leaf(layers(1), epochs=2, precision="bf16"),
-    "two layers": lambda: leaf(layers(2), epochs=2, precision="bf16"),
-    "three layers": lambda: leaf(layers(3), epochs=2, precision="bf16"),
+    "one layer of the teacher": lambda: leaf(layers(1), epochs=1, batch_size=128, precision="bf16"),
+    "two layers": lambda: leaf(layers(2), epochs=1, batch_size=128, precision="bf16"),
+    "three layers": lambda: leaf(layers(3), epochs=1, batch_size=128, precision="bf16"),
 }
 
 
@@ -100,13 +100,14 @@ def main() -> None:
     given = parser.parse_args()
     from limbeck.machine import describe
 
-    rows = []
-    for name in given.cases:
-        rows.append(measured(name))
-        print(rows[-1], flush=True)
     theirs = bench.sides(bench.encoder())
     teacher = {key: round(value, 4) for key, value in bench.scores(theirs, theirs).items()}
-    OUT.write_text(json.dumps({"teacher": teacher, "rows": rows, "machine": describe()}, indent=1) + "\n")
+    rows = {row["case"]: row for row in json.loads(OUT.read_text())["rows"]} if OUT.exists() else {}
+    for name in given.cases:
+        rows[name] = measured(name)
+        print(rows[name], flush=True)
+        kept = [rows[each] for each in CASES if each in rows]
+        OUT.write_text(json.dumps({"teacher": teacher, "rows": kept, "machine": describe()}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
