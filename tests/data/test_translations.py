@@ -50,3 +50,28 @@ def test_columns_are_named_or_known():
     assert not isinstance(plain, TranslatedPart)
     with pytest.raises(DataError, match=r"no column 'c' \(translation=\)"):
         load_texts([{"a": "one", "b": "eins"}], text="a", translation="c", test=0)
+
+
+def test_held_out_translations_are_measured_beside_their_texts():
+    from embedding_toys import encoder, make_tokenizer
+    from limbeck.evaluation.embeddings import measure
+    from limbeck.students.encoders import static
+    from limbeck.tasks import resolve
+
+    task, teacher = resolve("embedding"), encoder()
+    torch.manual_seed(0)
+    student = static(16, make_tokenizer()).eval()
+    pairs = [("one two", "five"), ("three", "six seven"), ("four one", "two")]
+    part = load_texts([{"source": a, "translation": b} for a, b in pairs], test=0).train
+    found = measure(task, student, part, teacher)["agreement"]
+    own = torch.tensor(student.encode([b for _, b in pairs]))
+    theirs = torch.tensor(teacher.encode([a for a, _ in pairs]))
+    table = torch.nn.functional.cosine_similarity(own[:, None], theirs[None], dim=-1)
+    assert found["cosine_of_translations"] == pytest.approx(
+        table.diagonal().mean().item(), abs=5e-3
+    )  # bfloat16 if fast
+    assert found["translations_found"] == pytest.approx((table.argmax(1) == torch.arange(3)).float().mean().item())
+    same = load_texts([{"source": a, "translation": a} for a, _ in pairs], test=0).train
+    found = measure(task, teacher, same, teacher)["agreement"]
+    assert found["translations_found"] == 1
+    assert found["cosine_of_translations"] == pytest.approx(1, abs=1e-5)

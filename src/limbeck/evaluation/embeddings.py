@@ -18,6 +18,7 @@ from limbeck._optional import need
 from limbeck.data.base import Part
 from limbeck.data.splits import spread, take
 from limbeck.data.texts import Pairs, Retrieval, text_part
+from limbeck.data.translations import TranslatedPart
 from limbeck.evaluation.vector_forms import Form, forms, rotation
 from limbeck.machine import fast_bf16
 from limbeck.teachers.base import ModuleTeacher, Teacher
@@ -76,7 +77,17 @@ def measure(task: Any, model: Any, part: Part, teacher: Any = None) -> dict[str,
         own, theirs = vectors(task, model, part), vectors(task, teacher, part)
         agreement = {"cosine": cosine(own, theirs)} if own.shape[1] == theirs.shape[1] else {}  # else of other spaces
         agreement["neighbours"] = shared_neighbours(own, theirs)
+        if isinstance(part, TranslatedPart) and own.shape[1] == theirs.shape[1]:
+            agreement |= _across(vectors(task, model, text_part("translations", part.translations)), theirs, part)
     return {"scores": scores, "agreement": agreement, "reliability": []}
+
+
+def _across(own: Vectors, theirs: Vectors, part: TranslatedPart) -> dict[str, float]:
+    """How a student's vectors of translations lie to the teacher's of the texts: their cosine, and how often the nearest of
+    all texts of the part is a translation's own."""
+    found = (unit(own) @ unit(theirs).T).argmax(1)
+    own_text = [part.texts[place] == text for place, text in zip(found.tolist(), part.texts)]
+    return {"cosine_of_translations": cosine(own, theirs), "translations_found": float(np.mean(own_text))}
 
 
 def _bench(task: Any, bench: Any, model: Any, teacher: Any, smaller: Mapping[str, Form]) -> dict[str, float]:

@@ -128,6 +128,19 @@ _ALL = [
         "more",
         True,
     ),
+    Measure(
+        "cosine_of_translations",
+        "Cosine of translations",
+        "Of the student's vector of a held-out translation and the teacher's of its text, the mean.",
+        "more",
+    ),
+    Measure(
+        "translations_found",
+        "Translations found",
+        "Share of held-out translations whose own text is the nearest of all held-out texts, by the teacher's vectors.",
+        "more",
+        True,
+    ),
     Measure("pearson", "Pearson correlation", "How well the values agree along a line, −1 to 1.", "more"),
     Measure(
         "label_agreement",
