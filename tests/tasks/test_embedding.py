@@ -300,3 +300,16 @@ def test_texts_without_a_known_token_are_counted():
     said = f"{left} of {len(run.data.train)} texts have no token that the student knows"
     assert any(said in warning for warning in run.record["data"]["warnings"]) == bool(left)
     assert left
+
+
+def test_without_a_named_student_it_is_the_teachers_half_or_a_table():
+    from embedding_toys import encoder
+    from limbeck.students.maker import default_student
+
+    data = load_texts(TEXTS)
+    assert default_student(data, encoder()) == "shrink(depth=0.5)"
+    assert default_student(data, ToyEncoder()) == "static"
+    teacher = ToyEncoder().eval()
+    teacher.tokenizer = encoder().tokenizer
+    run = lb.distill("leaf", teacher=teacher, data=TEXTS, task="embedding", test=12, steps=2, progress=False, measure=False)
+    assert isinstance(run.student, StaticEncoder)

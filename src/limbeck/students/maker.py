@@ -67,7 +67,8 @@ def default_student(data: Data, teacher: Any = None) -> str:
     if data.kind == "tokens":
         return "shrink(depth=0.5)" if teacher is not None else "decoder:2,128"
     if data.kind == "text":
-        return "shrink(depth=0.5)" if hasattr(teacher, "config") else "bag"
+        small = "static" if data.target == "none" else "bag"  # vectors of texts, or their classes
+        return "shrink(depth=0.5)" if hasattr(teacher, "config") else small
     if data.kind == "image":
         shape = data.train.batch([0]).inputs.shape
         return "cnn:16" if min(shape[-2:]) >= 16 else "mlp:64"
