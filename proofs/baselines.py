@@ -15,14 +15,14 @@ FEATURES = ("fitnets", "attention_transfer", "similarity_preserving")
 OTHERS = ("nkd", "multi_level_logit", "rkd", "pkt", "correlation_congruence", "cka", "review_kd", "simkd", "factor_transfer",
           "activation_boundary", "born_again")  # fmt: skip
 CLAIM = (
-    "On digits with 200 labels, all tuned with equal effort, KD beats the student alone, and the mean rank of KD, DKD, DIST and "
-    "standardized KD is better than that of FitNets, attention transfer and similarity preserving."
+    "On digits with 200 labels, all tuned with equal effort, KD beats the student alone, and the mean rank of KD, DKD, DIST "
+    "and standardized KD is better than that of FitNets, attention transfer and similarity preserving."
 )
 SEEDS = range(5)
 NOTE = (
-    "Teacher: a CNN of width 16 and depth 3 trained on all labels; student: width 4, the same depth; 400 steps. Six ways of each "
-    "recipe (its numbers and the learning rate around their defaults, for the student alone too) are tried on the first seed and "
-    "chosen by the validation part; the table is of the test part. Recipes of several stages (born_again, factor_transfer, "
+    "Teacher: a CNN of width 16 and depth 3 trained on all labels; student: width 4, the same depth; 400 steps. Six ways of "
+    "each recipe (its numbers and the learning rate around their defaults, for the student alone too) are tried on the first seed "
+    "and chosen by the validation part; the table is of the test part. Recipes of several stages (born_again, factor_transfer, "
     "activation_boundary) train for longer than one. Unlabelled images count for what a recipe makes of them."
 )
 
@@ -63,6 +63,6 @@ def judge(rows: list[dict[str, float]]) -> tuple[bool, str]:
     order = sorted(mean, key=mean.__getitem__)
     told = ", ".join(f"{name} {mean[name]:.1f} ({100 * np.mean([row[name] for row in rows]):.1f} %)" for name in order)
     return gain > 2 * error and logits < features, (
-        f"KD {100 * gain:+.1f} ± {100 * error:.1f} points over the student alone; mean rank of logits' recipes {logits:.1f}, of "
-        f"features' {features:.1f}. Ranks and accuracies: {told}."
+        f"KD {100 * gain:+.1f} ± {100 * error:.1f} points over the student alone; mean rank of logits' recipes {logits:.1f}, "
+        f"of features' {features:.1f}. Ranks and accuracies: {told}."
     )
