@@ -20,10 +20,11 @@ CLAIM = (
 )
 SEEDS = range(5)
 NOTE = (
-    "Teacher: a CNN of width 16 and depth 3 trained on all labels; student: width 4, the same depth; 400 steps. Six ways of "
-    "each recipe (its numbers and the learning rate around their defaults, for the student alone too) are tried on the first seed "
-    "and chosen by the validation part; the table is of the test part. Recipes of several stages (born_again, factor_transfer, "
-    "activation_boundary) train for longer than one. Unlabelled images count for what a recipe makes of them."
+    "Teacher: a CNN of width 16 and depth 3 trained on all labels; student: width 4, the same depth; 400 steps. Six ways of"
+    " each recipe (its numbers and the learning rate around their defaults, for the student alone too) are tried on the "
+    "first seed and chosen by the validation part; the table is of the test part. Recipes of several stages (born_again, "
+    "factor_transfer, activation_boundary) train for longer than one. Unlabelled images count for what a recipe makes of "
+    "them."
 )
 
 
