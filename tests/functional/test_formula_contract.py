@@ -19,7 +19,7 @@ def case(name, dtype=torch.float64):
     """A formula, and the tensors it takes."""
     formula = functional.declared()[name]
     declaration = formula.declaration
-    maps = name in ("attention_map_mse", "factor_l1", "hierarchical_context_mse")
+    maps = name in ("attention_map_mse", "factor_l1", "channel_mmd", "channel_kl", "hierarchical_context_mse")
     generator = torch.Generator().manual_seed(1)
     shape = (6, 4, 3, 3) if maps else (6, 6) if name == "multi_level_ranking" else (6, 4)  # its three levels
     student, teacher = (torch.randn(shape, generator=generator).to(dtype) for _ in range(2))

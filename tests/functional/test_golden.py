@@ -25,6 +25,8 @@ CASES = {
     "factor_transfer": lambda s, t, y: f.factor_l1(s, t),
     "similarity_preserving": lambda s, t, y: f.gram_rows_mse(s, t),
     "rkd": lambda s, t, y: 25 * f.relation_distance(s, t) + 50 * f.relation_angle(s, t),
+    "nst": lambda s, t, y: f.channel_mmd(s, t),
+    "cwd": lambda s, t, y: f.channel_kl(s, t, temperature=4.0),
     "pkt": lambda s, t, y: f.neighbour_kl(s, t),
     "correlation_congruence": lambda s, t, y: f.consecutive_error_product(s, t),
     "simclr_v2_distill": lambda s, t, y: f.soft_cross_entropy(s, t),

@@ -311,5 +311,7 @@ def test_without_a_named_student_it_is_the_teachers_half_or_a_table():
     assert default_student(data, ToyEncoder()) == "static"
     teacher = ToyEncoder().eval()
     teacher.tokenizer = encoder().tokenizer
-    run = lb.distill("leaf", teacher=teacher, data=TEXTS, task="embedding", test=12, steps=2, progress=False, measure=False)
+    run = lb.distill(
+        "leaf", teacher=teacher, data=TEXTS, task="embedding", test=12, steps=2, progress=False, measure=False
+    )
     assert isinstance(run.student, StaticEncoder)

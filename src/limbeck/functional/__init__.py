@@ -41,6 +41,15 @@ from limbeck.functional.likelihoods import (
     sorted_l1,
     tempered,
 )
+from limbeck.functional.maps import (
+    channel_kl,
+    channel_mmd,
+    gaussian_nll,
+    noise_contrast,
+    of_one_size,
+    solution_flow,
+    summed_squares,
+)
 from limbeck.functional.mixture import DomainMixture, apportion, discrepancies
 from limbeck.functional.pace import GenerationThreshold, InterpolationPace
 from limbeck.functional.policy import (

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from limbeck.functional.core import Reduction, objective, reduce
+from limbeck.functional.maps import of_one_size
 
 
 @objective(per="item", student="features", teacher="features")
@@ -70,10 +71,7 @@ def attention_map_mse(student: Tensor, teacher: Tensor, *, power: float = 2.0, m
 
 def _energies(student: Tensor, teacher: Tensor, power: float) -> tuple[Tensor, Tensor]:
     """The L2-normalised spatial energies [batch, positions] of both, the larger map average-pooled first."""
-    if student.shape[2] > teacher.shape[2]:
-        student = F.adaptive_avg_pool2d(student, (teacher.shape[2], teacher.shape[3]))
-    elif student.shape[2] < teacher.shape[2]:
-        teacher = F.adaptive_avg_pool2d(teacher, (student.shape[2], student.shape[3]))
+    student, teacher = of_one_size(student, teacher)
 
     def energy(maps: Tensor) -> Tensor:
         return F.normalize(maps.pow(power).mean(1).flatten(1))

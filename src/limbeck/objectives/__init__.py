@@ -15,14 +15,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from limbeck.objectives.algebra import Objective, Sum, Term
     from limbeck.objectives.chunks import chunk_likelihoods, sorted_l1_by_index, sorted_l1_of_chunks
+    from limbeck.objectives.flows import flow
     from limbeck.objectives.formula import Formula, compose
     from limbeck.objectives.fusion import review
     from limbeck.objectives.library import *  # noqa: F403
+    from limbeck.objectives.memory import contrast
     from limbeck.objectives.paced import paced_target
     from limbeck.objectives.paraphrases import paraphrase
     from limbeck.objectives.policy import kl_estimate, policy_gradient, selected, weighed
     from limbeck.objectives.sequences import dpo, per_sequence, redi
     from limbeck.objectives.subsets import learned_subset_kl, span_correlation
+    from limbeck.objectives.variational import variational_information
     from limbeck.objectives.weights import Weight, between, cosine, learned, ramp
 
 _PLACES = {
@@ -32,7 +35,8 @@ _PLACES = {
     "projector": "projectors",
     "dpo": "sequences", "redi": "sequences", "per_sequence": "sequences",
     "policy_gradient": "policy", "kl_estimate": "policy", "selected": "policy", "weighed": "policy",
-    "paced_target": "paced", "review": "fusion",
+    "paced_target": "paced", "review": "fusion", "flow": "flows",
+    "contrast": "memory", "variational_information": "variational",
     "paraphrase": "paraphrases", "learned_subset_kl": "subsets", "span_correlation": "subsets",
     "chunk_likelihoods": "chunks", "sorted_l1_by_index": "chunks", "sorted_l1_of_chunks": "chunks",
 }  # fmt: skip

@@ -92,12 +92,45 @@ def _connector(student: Shape, teacher: Shape) -> nn.Module:
     return nn.Sequential(nn.Linear(student[1], teacher[1], bias=False), nn.BatchNorm1d(teacher[1]))
 
 
+class Generation(nn.Module):
+    """The teacher's map out of a part of the student's: whole channels, or positions, are left out by chance, not rescaled."""
+
+    def __init__(self, align: nn.Module, channels: int, ratio: float, positions: bool):
+        super().__init__()
+        self.align, self.ratio, self.positions = align, ratio, positions
+        self.generation = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1)
+        )
+
+    def drawn(self, x: Tensor) -> Tensor:
+        """A number from 0 to 1 for each channel of each sample, [batch, channels, 1, 1], or for each position."""
+        shape = (len(x), 1, *x.shape[2:]) if self.positions else (*x.shape[:2], 1, 1)
+        return torch.rand(shape, device=x.device)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.align(x)
+        return self.generation(x * (self.drawn(x) >= self.ratio))
+
+
+def _needed(student: Shape, teacher: Shape) -> nn.Module:
+    """What `auto` gives where shapes differ, and nothing where they do not."""
+    return nn.Identity() if tuple(student[1:]) == tuple(teacher[1:]) else _auto(student, teacher)
+
+
+def _generator(student: Shape, teacher: Shape, ratio: float = 0.15, positions: bool = False) -> nn.Module:
+    """Masked generative distillation's block (Yang et al., 2022): `ratio` of the channels, or positions, are left out."""
+    _maps(student, teacher, "generator")
+    if not 0 <= ratio < 1:
+        raise ArgumentError(f"ratio={ratio!r}: expected from 0 to below 1.")
+    return Generation(_needed(student, teacher), teacher[1], ratio, positions)
+
+
 def _auto(student: Shape, teacher: Shape) -> nn.Module:
     return _conv(student, teacher) if len(student) == len(teacher) == 4 else _linear(student, teacher)
 
 
 KINDS = {"auto": _auto, "linear": _linear, "conv": _conv, "regressor": _regressor, "connector": _connector, "exit": exit_head,
-         "translator": translator}  # fmt: skip
+         "translator": translator, "needed": _needed, "generator": _generator}  # fmt: skip
 
 
 def projector(kind: str, student: Shape, teacher: Shape, seed: int = 0, **options: Any) -> nn.Module:

@@ -55,6 +55,14 @@ def last_stages(job: Job, count: int) -> list[tuple[str, str]]:
     return list(zip(*(names[-most:] for names in found), strict=True))
 
 
+def spread_layers(job: Job, count: int) -> list[tuple[str, str]]:
+    """Layers of student and teacher in pairs, `count` evenly spread from the first to the last, or the last alone."""
+    if count < 1:
+        raise ArgumentError(f"layers={count!r}: expected 1 or more.")
+    fractions = [number / (count - 1) for number in range(count)] if count > 1 else [1.0]
+    return list(dict.fromkeys((job.layer("student", at=at), job.layer("teacher", at=at)) for at in fractions))
+
+
 def preactivation(job: Job, role: str, stage: str) -> str:
     """The tap of a stage's values before its last activation; see `signals.order.before_activation`."""
     return before_activation(module_of(job, role), stage, running(job, role))

@@ -59,7 +59,8 @@ def split(learner: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], l
     """Trainable parameters that are decayed (matrices), not decayed (norms, biases, scalars), and sparse (tables)."""
     decayed, plain, sparse, seen = [], [], [], set()
     for module in learner.modules():
-        for parameter in module.parameters(recurse=False):
+        # not module.parameters(): a term of weight 0 has nothing yet, and needs nothing
+        for _, parameter in nn.Module.named_parameters(module, recurse=False):
             if not parameter.requires_grad or id(parameter) in seen:
                 continue
             seen.add(id(parameter))

@@ -33,9 +33,11 @@ def attention_transfer(job: Job, layers: int = 3, weight: float = 1000.0) -> Sta
 
     CE + 1000 * sum over stages of the mean squared difference of attention maps (Zagoruyko and Komodakis, 2017).
     """
-    fractions = [number / max(layers - 1, 1) for number in range(layers)] if layers > 1 else [1.0]
-    pairs = dict.fromkeys((job.layer("student", at=at), job.layer("teacher", at=at)) for at in fractions)
-    return job.stage(o.cross_entropy() + weight * sum(o.attention_map_mse().on(*pair) for pair in pairs))
+    from limbeck.training.inside import spread_layers
+
+    return job.stage(
+        o.cross_entropy() + weight * sum(o.attention_map_mse().on(*pair) for pair in spread_layers(job, layers))
+    )
 
 
 @recipe(paper="Similarity-Preserving Knowledge Distillation", year=2019, field="classifiers",

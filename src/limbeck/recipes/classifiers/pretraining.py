@@ -70,3 +70,21 @@ def activation_boundary(job: Job, layers: int = 3, margin: float = 1.0, weight: 
     scale = [weight * 3 / 1000 * 2.0 ** (number - len(terms) + 1) for number in range(len(terms))]
     yield _before(job, sum(factor * term for factor, term in zip(scale, terms, strict=True)), before, "boundaries")
     yield job.stage(o.cross_entropy(), part=job.labelled(), **job.settings.portion(1 - before, epochs=True))
+
+
+@recipe(paper="A Gift from Knowledge Distillation: Fast Optimization, Network Minimization and Transfer Learning", year=2017,
+        field="classifiers", needs=("features", "labels"))  # fmt: skip
+def fsp(job: Job, layers: int = 3, weight: float = 50.0, before: float = 1 / 9) -> Generator[Stage, Result, None]:
+    """Teach how each stage leads on to the next before anything else: then the labels alone.
+
+    limbeck distill fsp teacher=... student=... data=...
+
+    Stage 1: 50 * the MSE of the flow matrices, channel by channel products of consecutive stages, the mean over positions.
+    Stage 2: CE (Yim et al., 2017; weight and length, 30 epochs before 240, of the CIFAR-100 benchmarks). Where channels differ,
+    a learned 1x1 convolution, ours, stands between; it is not part of the student. For CNNs.
+    """
+    from limbeck.training.inside import spread_layers
+
+    ours, theirs = zip(*spread_layers(job, layers), strict=True)
+    yield _before(job, weight * o.flow(student=ours, teacher=theirs), before, "flows")
+    yield job.stage(o.cross_entropy(), part=job.labelled(), **job.settings.portion(1 - before, epochs=True))
