@@ -1,45 +1,22 @@
 """Recipes for encoders of texts: their stages against the models' own outputs, what they need, and what they refuse."""
 
-import copy
-import json
-
 import pytest
 import torch
 import torch.nn.functional as F
 
-from limbeck.data.base import Data
-from limbeck.data.texts import text_part
+from encoder_toys import TEXTS, job_of
 from limbeck.errors import ArgumentError, LimbeckError, SignalError
 from limbeck.functional import attention_scores
 from limbeck.objectives import as_step
 from limbeck.recipes import find
 from limbeck.recipes.toy import toy_job
-from limbeck.recipes.toy_embedding import encoder_toy, words_tokenizer
+from limbeck.recipes.toy_embedding import words_tokenizer
 from limbeck.students.build import build_student, text_encoder
 from limbeck.teachers.base import as_teacher
 from limbeck.training.execute import Runner
-from limbeck.training.inside import general_part
+from limbeck.training.general import general_part
 
-TINY, MINI, MINI2, PKD = (find(name) for name in ("tinybert", "minilm", "minilm_v2", "pkd_bert"))
-TEXTS = ["one two three", "four and five", "not of", "seven eight nine ten"]
-
-
-def job_of(recipe, student=2, teacher=4, width=16, **settings):
-    job = toy_job(recipe, **settings)
-    job.data, job.student, job.teacher = encoder_toy(student, teacher, width)
-    return job
-
-
-def plan_of(recipe, job, **arguments):
-    """All stages, run; with the students after each."""
-    runner, plan, stages, students, result = Runner(cpu=True), recipe(job, **arguments), [], [], None
-    try:
-        while True:
-            stages.append(plan.send(result))
-            result = runner.stage(stages[-1])
-            students.append(copy.deepcopy(result.student))
-    except StopIteration:
-        return stages, students, runner
+TINY, MINI, MINI2, PKD, ERNIE = (find(name) for name in ("tinybert", "minilm", "minilm_v2", "pkd_bert", "ernie_tiny"))
 
 
 def values_of(stage, job):
@@ -109,35 +86,6 @@ def test_tinybert_scores_are_those_before_the_softmax():
     torch.testing.assert_close(found["attention_mse"], torch.stack(total))
 
 
-def test_tinybert_stages():
-    job = job_of(TINY, steps=20, best="last", learning_rate=0.01)
-    before = copy.deepcopy(job.student)
-    stages, students, runner = plan_of(TINY, job, before=0.8, general=TEXTS)
-    assert [stage.name for stage in stages] == ["general", "task", "prediction"]
-    assert [stage.settings.steps for stage in stages] == [8, 8, 4]
-    assert stages[0].evaluate is stages[1].evaluate is None
-    assert stages[0].source.part.texts == TEXTS
-    objectives = [stage.learners["student"].objective for stage in stages]
-    assert objectives[0] is objectives[1]  # one W throughout
-    assert str(objectives[2]) == "0.25 * soft_cross_entropy(temperature=1)"
-    head = [module.classifier.weight for module in (before, *students)]
-    assert torch.equal(head[0], head[2])  # nothing but the inside is taught
-    assert not torch.equal(head[2], head[3])
-    losses = [r["terms"]["loss"] for r in runner.metrics.records if r.get("stage") in (0, 1) and "terms" in r]
-    assert losses[-1] < losses[0]
-
-
-def test_tinybert_has_a_general_teacher():
-    other = encoder_toy(2, 4)[2].module
-    with torch.no_grad():
-        other.bert.embeddings.word_embeddings.weight.zero_()
-    stages, _, _ = plan_of(TINY, job_of(TINY, steps=6), general=TEXTS, general_teacher=other)
-    assert stages[0].teachers["teacher"].module is other
-    assert stages[1].teachers["teacher"].module is not other
-    with pytest.raises(ArgumentError, match="Give both, or neither"):
-        next(TINY(job_of(TINY), general_teacher=other))
-
-
 def test_layers_are_named_by_patterns():
     job = job_of(TINY, width=8)
     stage = next(TINY(job, student_layers="bert.encoder.layer.*", teacher_layers="bert.encoder.layer.*"))
@@ -161,18 +109,6 @@ def test_minilm_against_the_attention_of_the_models():
     torch.testing.assert_close(found["attention_kl"], torch.stack(expected), rtol=1e-3, atol=1e-6)
     (pair,) = next(term for term in objective.terms if term.name == "relation_kl").pairs
     assert [pair[0].query, pair[1].query] == [f"bert.encoder.layer.{i}.attention.self.value" for i in (1, 3)]
-
-
-@pytest.mark.parametrize("recipe", [MINI, MINI2])
-def test_relations_stages(recipe):
-    job = job_of(recipe, steps=16, best="last")
-    stages, students, _ = plan_of(
-        recipe, job, before=0.5, general=Data("more", "text", {"train": text_part("train", TEXTS)})
-    )
-    assert [len(stage.source.part) for stage in stages] == [4, 30]  # ten of the task's have no label
-    assert [stage.settings.steps for stage in stages] == [8, 8]
-    assert str(stages[1].learners["student"].objective) == "cross_entropy()"
-    assert torch.equal(students[0].classifier.weight, encoder_toy()[1].classifier.weight)
 
 
 def test_minilm_v2_relations_of_any_heads():
@@ -265,7 +201,7 @@ def test_models_that_do_not_fit(recipe, change, said):
         Runner(cpu=True).run(recipe(job))
 
 
-@pytest.mark.parametrize("recipe", [TINY, MINI, MINI2, PKD])
+@pytest.mark.parametrize("recipe", [TINY, MINI, MINI2, PKD, ERNIE])
 def test_tokenizers_must_be_one(recipe):
     job = job_of(recipe)
     other = words_tokenizer()
@@ -275,42 +211,10 @@ def test_tokenizers_must_be_one(recipe):
         Runner(cpu=True).run(recipe(job))
 
 
-@pytest.mark.parametrize("recipe", [TINY, MINI, MINI2])
+@pytest.mark.parametrize("recipe", [TINY, MINI, MINI2, ERNIE])
 def test_models_without_layers_of_attention(recipe):
     job = toy_job()
     with pytest.raises(SignalError, match="No queries, keys and values"):
         Runner(cpu=True).run(recipe(job))
     with pytest.raises(ArgumentError, match="kind 'image'"):
         general_part(job, TEXTS)
-
-
-def test_images_have_no_padding():
-    transformers = pytest.importorskip("transformers")
-    job = toy_job()
-
-    def vit(layers):
-        config = transformers.ViTConfig(image_size=8, patch_size=4, num_channels=1, hidden_size=16, num_hidden_layers=layers,
-                                        num_attention_heads=2, intermediate_size=32, num_labels=4)  # fmt: skip
-        return transformers.ViTForImageClassification(config)
-
-    job.student, job.teacher = vit(2), as_teacher(vit(4).eval())
-    stages, _, _ = plan_of(TINY, job)
-    assert [stage.name for stage in stages] == ["task", "prediction"]
-
-
-@pytest.mark.parametrize("recipe", [TINY, MINI2])
-def test_resumed_is_uninterrupted(recipe, tmp_path):
-    def run(folder, until):
-        job = job_of(recipe, steps=8)
-        runner, plan, result = Runner(folder, cpu=True, resume=True), recipe(job), None
-        for _ in range(until):
-            try:
-                result = runner.stage(plan.send(result))
-            except StopIteration:
-                break
-        return torch.cat([p.detach().flatten() for p in result.student.parameters()])
-
-    whole = run(tmp_path / "whole", 9)
-    run(tmp_path / "broken", 1)
-    assert torch.equal(run(tmp_path / "broken", 9), whole)
-    assert json.loads((tmp_path / "broken" / "stages" / "0" / "done" / "result.json").read_text())["describe"]

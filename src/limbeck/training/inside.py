@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from limbeck.data.base import Data, Part
-from limbeck.data.texts import load_texts
 from limbeck.errors import ArgumentError, SignalError
 from limbeck.evaluation.modes import device_of, evaluating
 from limbeck.functional.transforms import pooled
@@ -80,15 +78,6 @@ def one_tokenizer(job: Job, first: bool = False) -> None:
         raise ArgumentError(
             "This recipe compares first tokens, and a tokenizer here pads on the left: set tokenizer.padding_side = 'right'."
         )
-
-
-def general_part(job: Job, given: Any) -> Part | None:
-    """Texts beside the task's, without labels: from a file, a folder, a list of str or a part; None for None."""
-    if given is None or isinstance(given, Part):
-        return given
-    if job.data.kind != "text":
-        raise ArgumentError(f"general= takes texts, and these data are of kind {job.data.kind!r}.")
-    return given.train.with_labels(None) if isinstance(given, Data) else load_texts(given, test=0).train
 
 
 def last_stages(job: Job, count: int) -> list[tuple[str, str]]:

@@ -46,7 +46,9 @@ def tinybert(job: Job, layers: Literal["uniform", "first", "last"] = "uniform", 
     without T^2 (Jiao et al., 2020; 20 epochs before 3). Ours: padding does not count in any mean, and `general` takes half of
     `before`. The paper also augments the task's texts, and holds the rate of stage 1 constant (schedule=constant).
     """
-    from limbeck.training.inside import general_part, one_tokenizer
+    from limbeck.training.general import general_part
+    from limbeck.training.general import general_teacher as teacher_of
+    from limbeck.training.inside import one_tokenizer
 
     one_tokenizer(job)
     ours, theirs = map(list, zip(*job.layer_pairs(layers, student_layers, teacher_layers), strict=True))
@@ -57,13 +59,9 @@ def tinybert(job: Job, layers: Literal["uniform", "first", "last"] = "uniform", 
     looks = o.attention_mse(student=attentions(job, "student", ours), teacher=attentions(job, "teacher", theirs))
     inside = looks + o.hidden_mse(student=[begin[0], *ours], teacher=[begin[1], *theirs])
     texts = general_part(job, general)
-    if texts is None and general_teacher is not None:
-        raise ArgumentError(
-            "general_teacher= teaches on the texts of general=, and there are none. Give both, or neither."
-        )
+    first = teacher_of(job, general_teacher, "general_teacher", texts, theirs[-1]) or job.teacher
     if texts is not None:
-        before_task = job.model(general_teacher, "general teacher") or job.teacher
-        yield stage_before(job, inside, before / 2, "general", teacher=before_task, part=texts)
+        yield stage_before(job, inside, before / 2, "general", teacher=first, part=texts)
     yield stage_before(job, inside, before if texts is None else before / 2, "task")
     outputs = 1 / len(job.data.classes or [0]) * o.soft_cross_entropy(temperature=temperature)
     yield job.stage(outputs, name="prediction", **job.settings.portion(1 - before, epochs=True))
@@ -80,7 +78,8 @@ def minilm(job: Job, general: Any = None, before: float = 0.5) -> Generator[Stag
     V^T / sqrt(width of a head)), of as many heads. Stage 2: CE (Wang et al., 2020, after the paper's equations; its mean is
     over all tokens, ours over those of a text first; the share `before` is ours).
     """
-    from limbeck.training.inside import general_part, one_tokenizer
+    from limbeck.training.general import general_part
+    from limbeck.training.inside import one_tokenizer
 
     one_tokenizer(job)
     ours, theirs = last(job)
@@ -104,7 +103,8 @@ def minilm_v2(job: Job, relation_heads: int = 0, teacher_layer: str = "auto", ge
     paper's equations; the share `before` is ours). "auto": the teacher's last layer, of more than 12 the one at 7/8. 0 heads:
     as many as can be up to the paper's 48 (64 for a teacher of 1024), of 4 numbers or more (ours).
     """
-    from limbeck.training.inside import general_part, one_tokenizer
+    from limbeck.training.general import general_part
+    from limbeck.training.inside import one_tokenizer
 
     one_tokenizer(job)
     layers = job.layers("teacher")
@@ -155,3 +155,40 @@ def pkd_bert(job: Job, patience: Literal["skip", "last"] = "skip", alpha: float 
     patient = sum(o.feature_mse().on(*pair).through(first_direction) for pair in pairs)
     outputs = (1 - alpha) * o.cross_entropy() + alpha * o.forward_kl(temperature=temperature)
     return job.stage(outputs + beta / len(pairs) * patient)
+
+
+@recipe(paper="ERNIE-Tiny: A Progressive Distillation Framework for Pretrained Transformer Compression", year=2021,
+        field="classifiers", needs=("features", "logits", "labels"))  # fmt: skip
+def ernie_tiny(job: Job, general: Any = None, pretrained: Any = None, before: float = 0.75,
+               temperature: float = 1.0) -> Generator[Stage, Result, None]:  # fmt: skip
+    """Go from the general to the task in four stages, of which each changes one of teacher, texts and loss.
+
+    limbeck distill ernie_tiny teacher=... student=encoder:2,128,12 data=... general=sentences.txt pretrained=FOLDER
+
+    General: the `pretrained` teacher, the texts of `general`, the loss inside. General enhanced: the teacher of the task
+    instead. Task adaptive: the task's texts instead. Task specific: + KL of the logits + CE (Su et al., 2021; no code is
+    published). Inside: KL of attention + MSE of W times the hidden state, in the last layers; its form, its weights of 1 and
+    the shares, `before` in equal parts for the first three, are ours. Without `general` the first two are left out, without
+    `pretrained` the first. Each stage begins with the weights, and W, of the one before and a new optimizer.
+    """
+    from limbeck.training.general import general_part, general_teacher
+    from limbeck.training.inside import one_tokenizer
+
+    one_tokenizer(job)
+    ours, theirs = job.layers("student")[-1:], job.layers("teacher")[-1:]
+    inside = o.hidden_mse(student=ours, teacher=theirs) + o.attention_kl(
+        student=attentions(job, "student", ours), teacher=attentions(job, "teacher", theirs)
+    )
+    texts = general_part(job, general)
+    first = general_teacher(job, pretrained, "pretrained", texts, theirs[0])
+    stages = [("general", first, texts)] * (first is not None) + [("general enhanced", job.teacher, texts)] * (
+        texts is not None
+    )
+    stages += [("task adaptive", job.teacher, None)]
+    if len(stages) < 3:
+        job.warn(f"ernie_tiny without {'pretrained' if texts is not None else 'general'}=: {3 - len(stages)} of its four "
+                 "stages are left out.")  # fmt: skip
+    for name, teacher, part in stages:
+        yield stage_before(job, inside, before / len(stages), name, teacher=teacher, part=part)
+    outputs = o.forward_kl(temperature=temperature) + o.cross_entropy()
+    yield job.stage(inside + outputs, name="task specific", **job.settings.portion(1 - before, epochs=True))
