@@ -38,13 +38,13 @@ def test_the_official_case():
     loss.backward()
     assert float(loss.detach()) == pytest.approx(float(case["out_loss"]), rel=1e-6)
     torch.testing.assert_close(student.grad, case["grad_student"], rtol=1e-5, atol=1e-9)
-    term.after(float(loss), 0.0)
+    term.after(float(loss.detach()), 0.0)
     torch.testing.assert_close(
         term.scale, torch.stack([case["out_z_student"], case["out_z_teacher"]]), rtol=1e-6, atol=0
     )
     again = term.values(step_of(case["in_student_second"], teacher, ids))
     assert float(again.detach()) == pytest.approx(float(case["out_loss_second"]), rel=1e-6)
-    term.after(float(again), 0.0)
+    term.after(float(again.detach()), 0.0)
     torch.testing.assert_close(term.memory[0], case["out_memory_student_after_two"], rtol=1e-6, atol=1e-9)
     torch.testing.assert_close(term.memory[1], case["out_memory_teacher_after_two"], rtol=1e-6, atol=1e-9)
 

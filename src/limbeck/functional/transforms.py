@@ -21,6 +21,11 @@ def first_token(features: Tensor) -> Tensor:
     return features[:, 0]
 
 
+def first_direction(features: Tensor) -> Tensor:
+    """The first token [batch, width] of [batch, tokens, width], of length 1."""
+    return F.normalize(first_token(features), dim=-1)
+
+
 def pooled_to(height: int, width: int) -> Callable[[Tensor], Tensor]:
     """A transform that average-pools maps [batch, channels, ...] to [batch, channels, height, width]."""
 

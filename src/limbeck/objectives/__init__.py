@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from limbeck.objectives.policy import kl_estimate, policy_gradient, selected, weighed
     from limbeck.objectives.sequences import dpo, per_sequence, redi
     from limbeck.objectives.subsets import learned_subset_kl, span_correlation
+    from limbeck.objectives.tokens import attention_kl, attention_mse, hidden_mse, relation_kl
     from limbeck.objectives.variational import variational_information
     from limbeck.objectives.weights import Weight, between, cosine, learned, ramp
 
@@ -37,6 +38,7 @@ _PLACES = {
     "policy_gradient": "policy", "kl_estimate": "policy", "selected": "policy", "weighed": "policy",
     "paced_target": "paced", "review": "fusion", "flow": "flows",
     "contrast": "memory", "variational_information": "variational",
+    "hidden_mse": "tokens", "attention_mse": "tokens", "attention_kl": "tokens", "relation_kl": "tokens",
     "paraphrase": "paraphrases", "learned_subset_kl": "subsets", "span_correlation": "subsets",
     "chunk_likelihoods": "chunks", "sorted_l1_by_index": "chunks", "sorted_l1_of_chunks": "chunks",
 }  # fmt: skip

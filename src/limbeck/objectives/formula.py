@@ -43,6 +43,12 @@ class Formula(Term):
     # saying what is compared
     def on(self, student: str, teacher: str | None = None) -> Self:
         """Compare these taps. With one name, the same tap of both."""
+        for tap in (student, teacher or student):
+            if "*" in tap:
+                raise ArgumentError(
+                    f"{self.name}().on({tap!r}): a pattern names several taps, and a term compares one with one. In a recipe: "
+                    f"sum(... .on(*pair) for pair in job.layer_pairs('uniform', {tap!r}))."
+                )
         if self.student_ref is not None:
             self.student_ref = Ref.parse(student, "self")
         if self.teacher_ref is not None:

@@ -44,6 +44,10 @@ def toy_job(recipe: Recipe | None = None, **settings: Any) -> Job:
 
         kinds = {"trans_encoder": "cosine", "quanti_dce": "cross"}
         return Job(task, *ranking_toy(kinds.get(recipe.name) if recipe else None), given)  # type: ignore[arg-type]
+    if recipe is not None and recipe.function.__module__.endswith(".encoders"):
+        from limbeck.recipes.toy_embedding import encoder_toy
+
+        return Job(task, *encoder_toy(), given)
     generator = torch.Generator().manual_seed(0)
     student: nn.Module
     if task.name == "regression":

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from limbeck._optional import need
-from limbeck.data.base import Data, Part
+from limbeck.data.base import Data, Part, TextPart
 from limbeck.data.rankings import RankingPart
 from limbeck.data.texts import text_part
 from limbeck.data.translations import translated_part
@@ -92,8 +92,8 @@ def ranking_toy(kind: Kind | None = None) -> tuple[Data, Ranker, ModuleTeacher]:
     return Data("toy", "text", parts, "none"), student, ModuleTeacher(teacher.eval())
 
 
-def words_toy() -> tuple[Data, SentenceEncoder, ModuleTeacher]:
-    """The same texts, a small BERT whose tokenizer splits most words in two, and its copy as a student. Needs `language`."""
+def words_tokenizer() -> Any:
+    """A tokenizer of Transformers that splits most words in two. Needs `language`."""
     tokenizers, transformers = need("tokenizers", "language"), need("transformers", "language")
     pieces = [
         "[PAD]",
@@ -108,9 +108,14 @@ def words_toy() -> tuple[Data, SentenceEncoder, ModuleTeacher]:
     made.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
     ends = [("[CLS]", 2), ("[SEP]", 3)]
     made.post_processor = tokenizers.processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
-    tokenizer = transformers.PreTrainedTokenizerFast(
+    return transformers.PreTrainedTokenizerFast(
         tokenizer_object=made, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
     )
+
+
+def words_toy() -> tuple[Data, SentenceEncoder, ModuleTeacher]:
+    """The same texts, a small BERT whose tokenizer splits most words in two, and its copy as a student. Needs `language`."""
+    tokenizer, transformers = words_tokenizer(), need("transformers", "language")
     config = bert_config(tokenizer, layers=2, width=16, heads=2, ffn=32, max_length=32, dropout=0.0)
     config.initializer_range = 0.3
     models = []
@@ -120,3 +125,22 @@ def words_toy() -> tuple[Data, SentenceEncoder, ModuleTeacher]:
         body.tokenizer = tokenizer
         models.append(around(body.eval()))
     return embedding_toy()[0], models[0], ModuleTeacher(models[1].eval())
+
+
+def encoder_toy(student: int = 2, teacher: int = 4, width: int = 16) -> tuple[Data, nn.Module, ModuleTeacher]:
+    """The same texts in four classes, some unlabelled, a BERT as the teacher, a shallower one as the student."""
+    from limbeck.students.build import text_encoder
+
+    texts: list[str] = embedding_toy()[0].train.texts + embedding_toy()[0].parts["test"].texts  # type: ignore[attr-defined]
+    labels = torch.tensor([WORDS.index(text.split()[0]) % 4 for text in texts])
+    train = labels[:40].clone()
+    train[30:] = -100
+    parts: dict[str, Part] = {
+        "train": TextPart("train", texts[:40], train),
+        "valid": TextPart("valid", texts[40:], labels[40:]),
+    }
+    tokenizer = words_tokenizer()
+    with seeded(0):
+        models = [text_encoder(4, tokenizer, layers, size, heads=2, ffn=32, max_length=32, dropout=0.0)
+                  for layers, size in ((student, width), (teacher, 16))]  # fmt: skip
+    return Data("toy", "text", parts, classes=list("abcd")), models[0], ModuleTeacher(models[1].eval())

@@ -12,6 +12,7 @@ the output, or its first tensor.
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -81,17 +82,28 @@ def match(module: nn.Module, pattern: str) -> list[str]:
         if tap.path not in names:
             raise SignalError(
                 f"The tap {pattern!r} names no module of {type(module).__name__}."
-                + nearest(tap.path, filter(None, names))
+                + _near(tap.path, filter(None, names))
             )
         return [pattern]
-    expression = re.compile(re.escape(tap.path).replace(r"\*", r"[^.]*"))
-    found = [name + suffix for name in names if expression.fullmatch(name)]
+    found = [name + suffix for name in names if _expression(tap.path).fullmatch(name)]
     if not found:
         raise SignalError(
             f"The pattern {pattern!r} matches no module of {type(module).__name__} (* does not cross a dot)."
-            + nearest(tap.path.replace("*", "0"), filter(None, names))
+            + _near(tap.path, {re.sub(r"(?<![^.])\d+(?![^.])", "*", name) for name in names if name})
         )
     return found
+
+
+def _expression(pattern: str) -> re.Pattern[str]:
+    return re.compile(re.escape(pattern).replace(r"\*", "[^.]*"))
+
+
+def _near(path: str, names: Iterable[str]) -> str:
+    """A hint: the names that end as the path does, else those spelt most like it."""
+    names = sorted(set(names), key=lambda name: (name.count("."), name))
+    ending = [name for name in names if name.endswith(f".{path}")]
+    near = ending[:3] or difflib.get_close_matches(path, names, n=3, cutoff=0.5)
+    return f" Did you mean {' or '.join(map(repr, near))}?" if near else nearest(path, names)
 
 
 def first_tensor(value: Any) -> Any:

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from limbeck.errors import ArgumentError, SignalError
 from limbeck.evaluation.modes import device_of, evaluating
 from limbeck.functional.transforms import pooled
+from limbeck.signals.layers import layers
 from limbeck.signals.order import before_activation, classifier_of
 from limbeck.signals.stages import stages
+from limbeck.signals.taps import match
 from limbeck.teachers.base import ModuleTeacher, Teacher
 
 if TYPE_CHECKING:
@@ -42,6 +44,40 @@ def running(job: Job, role: str) -> Callable[[], Any]:
             return job.task.forward(module, job.task.view(batch, module, role))
 
     return run
+
+
+def layers_of(job: Job, role: str, pattern: str = "auto") -> list[str]:
+    """The taps of a model's layers: those that a pattern names, or those that are found by structure."""
+    module = module_of(job, role)
+    if pattern != "auto":
+        return match(module, pattern)
+    found = layers(module)
+    if not found:
+        raise SignalError(
+            f"{type(module).__name__} has no layers that can be found by structure. Name them by a pattern, such as "
+            f"{role}_layers='bert.encoder.layer.*'; `limbeck describe` lists its modules."
+        )
+    return found
+
+
+def one_tokenizer(job: Job, first: bool = False) -> None:
+    """Raise where student and teacher read texts by different tokens, which cannot be compared one by one.
+
+    With `first`, also where padding comes before a text, so that its first token is at no fixed place.
+    """
+    from limbeck.tasks.text import tokenizer_of
+
+    found = [tokenizer_of(module_of(job, role)) for role in ("student", "teacher")]
+    words = [each.get_vocab() if hasattr(each, "get_vocab") else each for each in found]
+    if words[0] != words[1] and None not in words:
+        raise ArgumentError(
+            "This recipe compares the tokens of student and teacher one by one, and they have different tokenizers. Build the "
+            "student with the teacher's (student=encoder:2,128 or shrink(depth=2)), or use a recipe of outputs, such as kd."
+        )
+    if first and any(getattr(each, "padding_side", "right") == "left" for each in found):
+        raise ArgumentError(
+            "This recipe compares first tokens, and a tokenizer here pads on the left: set tokenizer.padding_side = 'right'."
+        )
 
 
 def last_stages(job: Job, count: int) -> list[tuple[str, str]]:

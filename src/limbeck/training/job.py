@@ -14,6 +14,7 @@ from limbeck.data.base import Data, Part, SubsetPart
 from limbeck.data.language_parts import PairPart
 from limbeck.errors import ArgumentError, DataError
 from limbeck.objectives.algebra import Objective
+from limbeck.signals.layers import LayerMap, layer_map
 from limbeck.signals.stages import stage_at
 from limbeck.signals.step import derive
 from limbeck.tasks.base import Task
@@ -129,6 +130,18 @@ class Job:
                 "the layer, named by teacher_layer=."
             )
         return stage_at(self.teacher.module, at)
+
+    def layers(self, role: str, pattern: str = "auto") -> list[str]:
+        """The taps of the layers of the "student" or "teacher": what a pattern names ("bert.encoder.layer.*"), or "auto"."""
+        from limbeck.training.inside import layers_of
+
+        return layers_of(self, role, pattern)
+
+    def layer_pairs(self, how: LayerMap | Sequence[int] = "uniform", student: str = "auto",
+                    teacher: str = "auto") -> list[tuple[str, str]]:  # fmt: skip
+        """Every layer of the student, and the teacher's that it learns from by a map: see `signals.layers.layer_map`."""
+        ours, theirs = self.layers("student", student), self.layers("teacher", teacher)
+        return [(one, theirs[number]) for one, number in zip(ours, layer_map(len(ours), len(theirs), how), strict=True)]
 
     def warn(self, text: str) -> None:
         """Say this in the report of the run."""

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from limbeck.training.stage import Result, Stage
 
 
-def _before(job: Job, objective: Any, share: float, name: str) -> Stage:
+def stage_before(job: Job, objective: Any, share: float, name: str, **more: Any) -> Stage:
     """A stage of a share of the length, after which nothing can be scored yet: its last weights are kept."""
     if not 0 < share < 1:
         raise ArgumentError(f"before={share!r}: expected a part of the length, above 0 and below 1.")
-    stage = job.stage(objective, name=name, **job.settings.portion(share, epochs=True))
+    stage = job.stage(objective, name=name, **more, **job.settings.portion(share, epochs=True))
     stage.evaluate = None
     return stage
 
@@ -42,7 +42,7 @@ def factor_transfer(job: Job, student_layer: str = "auto", teacher_layer: str = 
 
     taps = job.layer("student", student_layer, at=1), job.layer("teacher", teacher_layer, at=1)
     learning = o.paraphrase(tap=taps[1], rate=rate)
-    yield _before(job, learning, before, "paraphraser")
+    yield stage_before(job, learning, before, "paraphraser")
     follow = o.factor_l1().on(taps[0], f"factors:{taps[1]}").projected("translator")
     assert learning.module is not None
     roles = {"factors": Through(f"teacher:{taps[1]}", learning.module)}
@@ -68,7 +68,7 @@ def activation_boundary(job: Job, layers: int = 3, margin: float = 1.0, weight: 
              for ours, theirs in last_stages(job, layers)]  # fmt: skip
     terms = [o.activation_boundary(margin=margin).on(*pair).projected("connector") for pair in pairs]
     scale = [weight * 3 / 1000 * 2.0 ** (number - len(terms) + 1) for number in range(len(terms))]
-    yield _before(job, sum(factor * term for factor, term in zip(scale, terms, strict=True)), before, "boundaries")
+    yield stage_before(job, sum(factor * term for factor, term in zip(scale, terms, strict=True)), before, "boundaries")
     yield job.stage(o.cross_entropy(), part=job.labelled(), **job.settings.portion(1 - before, epochs=True))
 
 
@@ -86,5 +86,5 @@ def fsp(job: Job, layers: int = 3, weight: float = 50.0, before: float = 1 / 9) 
     from limbeck.training.inside import spread_layers
 
     ours, theirs = zip(*spread_layers(job, layers), strict=True)
-    yield _before(job, weight * o.flow(student=ours, teacher=theirs), before, "flows")
+    yield stage_before(job, weight * o.flow(student=ours, teacher=theirs), before, "flows")
     yield job.stage(o.cross_entropy(), part=job.labelled(), **job.settings.portion(1 - before, epochs=True))
