@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from limbeck import functional, objectives, recipes
     from limbeck.advice import advise
     from limbeck.api import distill
+    from limbeck.automatic import auto
     from limbeck.comparing import compare
     from limbeck.data import Data, load_data
     from limbeck.errors import LimbeckError
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 _PLACES = {
     "distill": "limbeck.api", "advise": "limbeck.advice", "compare": "limbeck.comparing",
+    "auto": "limbeck.automatic",
     "Run": "limbeck.run", "LimbeckError": "limbeck.errors",
     "load_data": "limbeck.data", "Data": "limbeck.data", "Taps": "limbeck.signals.taps",
     "objective": "limbeck.functional.core", "compose": "limbeck.objectives.formula", "recipe": "limbeck.recipes.registry",

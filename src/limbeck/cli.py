@@ -268,6 +268,31 @@ def compare(words: Words = None, config: Config = None, json_: Json = False) -> 
 
 
 @app.command()
+def auto(words: Words = None, config: Config = None, json_: Json = False) -> None:
+    """Recommend a pipeline for your task, search for a better one within a budget of time, and say what mattered.
+
+    **limbeck auto data=... teacher=... student=... budget=20m out=runs/auto** and the options of `limbeck distill` for data and
+    training; an option given as a list is searched too (batch_size=[32,128]). recipes="kd(soft=[0.5,0.9]),dkd" says what is
+    searched, trials=50 ends earlier, seeds=3 are those of the last comparison. Ctrl-C keeps what
+    was tried; resume=true goes on.
+    """
+    from limbeck.automatic import auto as run_auto
+
+    plain, given = arguments(words, config)
+    if plain:
+        raise ArgumentError(f"Expected arguments written key=value, got {plain}. Recipes: recipes={','.join(plain)}.")
+    for needed in ("data", "teacher"):
+        if needed not in given:
+            raise ArgumentError(
+                f"Missing: {needed}=. For example: limbeck auto data=digits teacher=runs/t student=mlp:16 budget=5m"
+            )
+    found = run_auto(**given)
+    show(found.record) if json_ else found.show()
+    if found.path is not None and not json_:
+        print(f"Page: {found.path / 'auto.html'}")
+
+
+@app.command()
 def advise(words: Words = None, config: Config = None, json_: Json = False) -> None:
     """Say which of several teachers suits a student: short runs against each, equal steps and seeds.
 

@@ -14,7 +14,7 @@ from limbeck.config import name_of, plain
 from limbeck.disk import read, write_text
 from limbeck.errors import ArgumentError, DivergedError, RunError
 from limbeck.evaluation.run import remembering
-from limbeck.recipes.registry import Bound
+from limbeck.recipes.registry import Bound, Recipe
 from limbeck.run import load_record
 from limbeck.terms import ALONE, Entry, Setting, read_entries, read_settings, train_once
 from limbeck.training.lockstep import Lockstep, Reads, shared
@@ -119,6 +119,21 @@ def compare(*, recipes: Any, data: Any, teacher: Any = None, student: Any = None
         if folder is not None:
             _write(record, folder)
     return Comparison(record, folder)
+
+
+def finals(setting: Setting, ways: Mapping[str, tuple[Recipe, Candidate]], seeds: int, seed: int, folder: Path | None,
+           progress: bool | None) -> Record:  # fmt: skip
+    """The record of a comparison of given ways on one data set, trained side by side with several seeds, without tuning."""
+    entries = [Entry(label, recipe, [way]) for label, (recipe, way) in ways.items()]
+    reads, memory = shared(setting.teacher) if setting.teacher is not None else Reads(), {}
+    for entry in entries:
+        arguments = {name: value for name, value in entry.ways[0].items() if name in entry.recipe.parameters}
+        seen = train_once(setting, Bound(entry.recipe, arguments), {}, seed, dry_run=True)["estimated_bytes"]
+        memory[entry.label] = sum(seen.values()) - seen["teachers"]
+    with remembering(*(setting.teacher.modules() if setting.teacher is not None else [])):
+        found = _on(setting, entries, memory, reads, seeds, 1, seed, folder, progress)
+    config = {"seeds": seeds, "tune": 1, "seed": seed, "data": [setting.name], "student": name_of(setting.student)}
+    return {"config": config, "title": f"{len(entries)} pipelines on {setting.name}", "sets": {setting.name: found}}
 
 
 # training -----------------------------------------------------------------------------------------------------------------

@@ -104,3 +104,13 @@ def test_generalised_jensen_shannon():
     labels = case[next(k for k in keys if "label" in k)]
     value = f.jensen_shannon(student, teacher, beta=0.0, mask=labels != -100)
     assert float(value.detach()) == pytest.approx(float(case["out_loss"]), rel=1e-6)
+
+
+def test_mi_alpha():
+    case = load("classifiers", "mi_alpha_bound")
+    scores, baseline = (case[name].double().requires_grad_() for name in ("in_scores", "in_baseline"))
+    loss = -f.information_bound(scores, baseline, alpha=0.5)
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx(float(case["out_loss"]), rel=1e-6)
+    torch.testing.assert_close(scores.grad, case["grad_scores"].double(), rtol=1e-5, atol=1e-8)
+    torch.testing.assert_close(baseline.grad, case["grad_baseline"].double(), rtol=1e-5, atol=1e-8)

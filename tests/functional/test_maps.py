@@ -180,3 +180,19 @@ def test_flows_of_other_channels_learn_a_convolution():
         o.variational_information("x", "x").build({"x": torch.randn(2, 3, 4)}, {"x": torch.randn(2, 3, 4)})
     with pytest.raises(ArgumentError, match="variance=0"):
         o.variational_information("x", "x", variance=0)
+
+
+@pytest.mark.parametrize("name", ["feature_mse", "feature_l1", "cosine_distance", "squared_distance", "euclidean_distance",
+                                  "summed_squares", "activation_boundary", "hierarchical_context_mse"])  # fmt: skip
+def test_other_shapes_are_refused_and_the_projector_named(name):
+    formula = getattr(f, name)
+    for ours, theirs, way in (((2, 3), (2, 5), "linear"), ((2, 3, 4, 4), (2, 5, 4, 4), "conv"), ((2, 1), (2, 5), "linear"),
+                              ((2, 3), (2, 5, 4, 4), "layers of one kind")):  # fmt: skip
+        with pytest.raises(SignalError, match=way):
+            formula(torch.randn(ours), torch.randn(theirs))
+
+
+@pytest.mark.parametrize("name", ["channel_mmd", "channel_kl", "attention_map_mse", "factor_l1"])
+def test_what_are_no_maps_is_refused(name):
+    with pytest.raises(SignalError, match="compare vectors and tokens by relations"):
+        getattr(f, name)(torch.randn(2, 3), torch.randn(2, 3))

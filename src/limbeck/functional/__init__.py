@@ -29,6 +29,7 @@ from limbeck.functional.features import (
     squared_distance,
 )
 from limbeck.functional.heads import choose_mixture, mixed_heads
+from limbeck.functional.information import information_bound
 from limbeck.functional.levels import batch_alignment, class_alignment, instance_alignment
 from limbeck.functional.likelihoods import (
     EPSILON,

@@ -16,6 +16,8 @@ from typing import Any, Literal, TypeVar
 
 from torch import Tensor
 
+from limbeck.errors import SignalError
+
 Reduction = Literal["mean", "sum", "none"]
 Per = Literal["item", "batch"]
 UNLABELLED = -100
@@ -99,6 +101,20 @@ def reduce(values: Tensor, mask: Tensor | None, reduction: Reduction) -> Tensor:
     if reduction == "none":
         return values
     return values.sum() / weight.sum().clamp(min=1e-12) if reduction == "mean" else values.sum()
+
+
+def same_shape(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Both, the teacher's detached. Raises SignalError, naming the projector that would help, where shapes differ: torch would
+    stretch one to the other silently, or fail with less to go by."""
+    if student.shape != teacher.shape:
+        kind = "conv" if student.ndim == 4 else "linear"
+        alike = student.ndim == teacher.ndim
+        way = f"Put a learned projector between, .projected({kind!r})" if alike else "Tap layers of one kind"
+        raise SignalError(
+            f"This compares signals of one shape; the student's is {list(student.shape)}, the teacher's "
+            f"{list(teacher.shape)}. {way}, or compare relations: rkd, pkt, cka."
+        )
+    return student, teacher.detach()
 
 
 def labelled(labels: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
-from limbeck.functional.core import Reduction, objective, reduce
+from limbeck.functional.core import Reduction, objective, reduce, same_shape
 from limbeck.functional.maps import of_one_size
 
 
@@ -19,7 +19,8 @@ def feature_mse(
 
     The mean over samples is the mean over all elements (FitNets, Romero et al., 2015).
     """
-    values = (student - teacher.detach()).square()
+    student, teacher = same_shape(student, teacher)
+    values = (student - teacher).square()
     return reduce(values.flatten(1).mean(1) if values.ndim > 1 else values, mask, reduction)
 
 
@@ -28,7 +29,8 @@ def feature_l1(
     student: Tensor, teacher: Tensor, *, mask: Tensor | None = None, reduction: Reduction = "mean"
 ) -> Tensor:
     """Mean absolute difference of a sample's features, over all axes but the first of [batch, ...]. Values [batch]."""
-    values = (student - teacher.detach()).abs()
+    student, teacher = same_shape(student, teacher)
+    values = (student - teacher).abs()
     return reduce(values.flatten(1).mean(1) if values.ndim > 1 else values, mask, reduction)
 
 
@@ -36,7 +38,7 @@ def feature_l1(
 def cosine_distance(student: Tensor, teacher: Tensor, *, mask: Tensor | None = None,
                     reduction: Reduction = "mean") -> Tensor:  # fmt: skip
     """1 - cosine over the last axis of [..., width]. Values [...], 0 to 2 (the hidden-state term of DistilBERT, 2019)."""
-    return reduce(1 - F.cosine_similarity(student, teacher.detach(), dim=-1), mask, reduction)
+    return reduce(1 - F.cosine_similarity(*same_shape(student, teacher), dim=-1), mask, reduction)
 
 
 @objective(per="item", student="features", teacher="features")
@@ -46,14 +48,16 @@ def squared_distance(student: Tensor, teacher: Tensor, *, mask: Tensor | None = 
 
     Of vectors of length 1 it is 2 - 2 cos (LEAF, 2025). The mean over elements is `width` times smaller.
     """
-    return reduce((student - teacher.detach()).square().sum(-1), mask, reduction)
+    student, teacher = same_shape(student, teacher)
+    return reduce((student - teacher).square().sum(-1), mask, reduction)
 
 
 @objective(per="item", student="features", teacher="features")
 def euclidean_distance(student: Tensor, teacher: Tensor, *, mask: Tensor | None = None,
                        reduction: Reduction = "mean") -> Tensor:  # fmt: skip
     """Euclidean distance over the last axis of [..., width]. Values [...]; where both are equal, its gradient is 0."""
-    square = (student - teacher.detach()).square().sum(-1)
+    student, teacher = same_shape(student, teacher)
+    square = (student - teacher).square().sum(-1)
     return reduce(square.clamp(min=1e-30).sqrt().where(square > 0, 0.0), mask, reduction)
 
 
@@ -100,7 +104,7 @@ def hierarchical_context_mse(student: Tensor, teacher: Tensor, *, sizes: Sequenc
     below the height; each MSE the mean over a sample's elements. Vectors [batch, width] have the plain one (ReviewKD's HCL,
     Chen et al., 2021).
     """
-    teacher = teacher.detach()
+    student, teacher = same_shape(student, teacher)
     total, weight, norm = (student - teacher).square().flatten(1).mean(1), 1.0, 1.0
     for size in sizes if student.ndim == 4 else ():
         if size < student.shape[2]:
@@ -117,7 +121,8 @@ def activation_boundary(student: Tensor, teacher: Tensor, *, margin: float = 1.0
     Values before an activation, [batch, ...]: the student's need only lie on the teacher's side of 0, by the margin m
     (activation boundaries, Heo et al., 2019). A sum: it grows with the layer.
     """
-    active = teacher.detach() > 0
+    student, teacher = same_shape(student, teacher)
+    active = teacher > 0
     low, high = (student + margin).clamp(min=0).square(), (margin - student).clamp(min=0).square()
     values = high.where(active, low)
     return reduce(values.flatten(1).sum(1), mask, reduction)

@@ -5,11 +5,21 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from limbeck.functional.core import Reduction, objective, reduce
+from limbeck.errors import SignalError
+from limbeck.functional.core import Reduction, objective, reduce, same_shape
 
 
 def of_one_size(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """Two maps [batch, channels, height, width], the higher one average-pooled to the size of the other."""
+    """Two maps [batch, channels, height, width], the higher one average-pooled to the size of the other.
+
+    Raises SignalError for what are no maps.
+    """
+    for value in (first, second):
+        if value.ndim != 4:
+            raise SignalError(
+                f"This compares maps [batch, channels, height, width], and a signal is {list(value.shape)}. Tap a layer that "
+                "gives maps, or compare vectors and tokens by relations: rkd, pkt, cka."
+            )
     if first.shape[2] > second.shape[2]:
         return F.adaptive_avg_pool2d(first, (second.shape[2], second.shape[3])), second
     if first.shape[2] < second.shape[2]:
@@ -43,7 +53,9 @@ def channel_kl(student: Tensor, teacher: Tensor, *, temperature: float = 4.0, ma
     Maps of one shape: each channel says where it looks, and how strong it is does not count (channel-wise distillation, Shu et
     al., 2021).
     """
-    log_p = (teacher.detach().flatten(2) / temperature).log_softmax(-1)
+    of_one_size(student, teacher)  # says what are no maps
+    student, teacher = same_shape(student, teacher)
+    log_p = (teacher.flatten(2) / temperature).log_softmax(-1)
     log_q = (student.flatten(2) / temperature).log_softmax(-1)
     values = (log_p.exp() * (log_p - log_q)).sum(-1).mean(1) * temperature**2
     return reduce(values, mask, reduction)
@@ -56,7 +68,8 @@ def summed_squares(student: Tensor, teacher: Tensor, *, mask: Tensor | None = No
 
     With a mean over the batch, the reduction of masked generative distillation (Yang et al., 2022).
     """
-    return reduce((student - teacher.detach()).square().flatten(1).sum(1), mask, reduction)
+    student, teacher = same_shape(student, teacher)
+    return reduce((student - teacher).square().flatten(1).sum(1), mask, reduction)
 
 
 def solution_flow(first: Tensor, second: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from limbeck.objectives.flows import flow
     from limbeck.objectives.formula import Formula, compose
     from limbeck.objectives.fusion import review
+    from limbeck.objectives.information import mutual_information
     from limbeck.objectives.library import *  # noqa: F403
     from limbeck.objectives.memory import contrast
     from limbeck.objectives.paced import paced_target
@@ -37,7 +38,7 @@ _PLACES = {
     "dpo": "sequences", "redi": "sequences", "per_sequence": "sequences",
     "policy_gradient": "policy", "kl_estimate": "policy", "selected": "policy", "weighed": "policy",
     "paced_target": "paced", "review": "fusion", "flow": "flows",
-    "contrast": "memory", "variational_information": "variational",
+    "mutual_information": "information", "contrast": "memory", "variational_information": "variational",
     "hidden_mse": "tokens", "attention_mse": "tokens", "attention_kl": "tokens", "relation_kl": "tokens",
     "paraphrase": "paraphrases", "learned_subset_kl": "subsets", "span_correlation": "subsets",
     "chunk_likelihoods": "chunks", "sorted_l1_by_index": "chunks", "sorted_l1_of_chunks": "chunks",

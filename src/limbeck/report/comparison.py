@@ -98,6 +98,14 @@ def page(record: Mapping[str, Any]) -> str:
     """The page as text; it holds plotly's bundle and loads nothing."""
     from limbeck import __version__
 
+    kept, figures = parts(record)
+    config, title = record.get("config") or {}, str(record.get("title") or "A comparison")
+    line = ["comparison", f"{config.get('seeds')} seeds", config.get("student")]
+    return frame(title, header_of(title, verdict(record), line, kept), kept, figures, __version__)
+
+
+def parts(record: Mapping[str, Any]) -> tuple[list[tuple[str, str, Html]], list[Figure]]:
+    """The sections of the page (key, short name, content), and the figures that are in them."""
     lines, config = ranking(record), record.get("config") or {}
     figures = [_figure(record, name, lines) for name in record["sets"]]
     sections = [("ranking", "Ranking", section("ranking", "Ranking", _ranks(record, lines), figures_of(figures)))]
@@ -112,10 +120,7 @@ def page(record: Mapping[str, Any]) -> str:
              ("Ways tried of each", config.get("tune")),
              *[(key.replace("_", " "), value) for key, value in (config.get("options") or {}).items()]]  # fmt: skip
     sections.append(("again", "Terms", section("again", "The terms", facts(pairs))))
-    kept = [(key, name, made) for key, name, made in sections if made]
-    title = str(record.get("title") or "A comparison")
-    line = ["comparison", f"{config.get('seeds')} seeds", config.get("student")]
-    return frame(title, header_of(title, verdict(record), line, kept), kept, figures, __version__)
+    return [(key, name, made) for key, name, made in sections if made], figures
 
 
 def _ranks(record: Mapping[str, Any], lines: Sequence[Record]) -> Html | None:

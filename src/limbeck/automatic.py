@@ -1,0 +1,221 @@
+"""Search for a pipeline: recipe, its parts and numbers, and the learning rate together, within a budget of time."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from limbeck._optional import need
+from limbeck.comparing import finals
+from limbeck.config import name_of, plain
+from limbeck.disk import read, write_text
+from limbeck.errors import ArgumentError, RunError
+from limbeck.evaluation.run import remembering
+from limbeck.recipes.registry import find
+from limbeck.recommend import Features, Pipeline, recommend
+from limbeck.search_space import asked, pipeline_of, trainable
+from limbeck.terms import ALONE, Setting
+from limbeck.trials import Settings, mattered, new_study, row_of, search
+from limbeck.tuning import Candidate, read_recipes
+
+Record = dict[str, Any]
+SPACE = "distiller,kd,dkd,dist,logit_standardization,pkt,simkd,review_kd,fitnets"
+UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+REFUSED = (
+    "baseline",
+    "export",
+    "track",
+    "dry_run",
+    "monitor",
+    "oracle",
+    "generate",
+    "checker",
+    "measure",
+    "lora",
+    "watchers",
+)
+
+
+@dataclass
+class Search:
+    """What `auto` found. `record` is all of it in plain values."""
+
+    record: Record
+    path: Path | None = None
+
+    @property
+    def best(self) -> Candidate:
+        """The pipeline that won: {"recipe", "arguments", "settings"}."""
+        return self.record["best"]
+
+    @property
+    def verdict(self) -> str:
+        """The result in one sentence or two."""
+        return self.record["verdict"]
+
+    def show(self) -> None:
+        """Print what was recommended, tried, found, and what mattered."""
+        from limbeck.report.automatic import show
+
+        show(self.record)
+
+
+def seconds_of(budget: Any) -> float:
+    """A length of time in seconds: a number, or "90s", "20m", "1.5h"."""
+    text = str(budget).strip()
+    unit = UNITS.get(text[-1:].lower())
+    try:
+        found = float(text[:-1] if unit else text) * (unit or 1.0)
+    except ValueError:
+        found = math.nan
+    if isinstance(budget, bool) or not 0 < found < math.inf:
+        raise ArgumentError(f"budget={budget!r}: expected a length of time, such as 90s, 20m or 1.5h.")
+    return found
+
+
+def auto(*, data: Any, teacher: Any, student: Any = None, budget: Any = "20m", recipes: Any = None, trials: int | None = None,
+         seeds: int = 3, out: str | Path | None = None, resume: bool = False, overwrite: bool = False, task: Any = None,
+         seed: int = 0, progress: bool | None = None, **options: Any) -> Search:  # fmt: skip
+    """Recommend a pipeline, search for a better one, and train the winner beside what it must beat.
+
+    `budget`: for all of it, "20m"; the search ends so that the last part fits in, where it can. `trials`: end it after so many
+    at the latest. `recipes`: what is searched, as in `compare` (lists in brackets are choices); by default those of
+    `automatic.SPACE` that fit. Searched together are the recipe, its parts (words), its numbers around their defaults, layers,
+    the learning rate, and every option of data or training that is given as a list (augment=[flip,shift:1]). Trials are of one
+    seed, judged by the validation part (`valid`, 0.15 of the training part where there is none), and ended early where they are
+    hopeless; the teacher's signals are kept in memory between them. Then the winner, the recommendation, plain KD and the
+    student alone are trained with `seeds` seeds, and the test part is looked at once.
+
+    `out`: a folder for the page, the record, the trials and the last runs; `resume` goes on with a search there, whose budget
+    is what is left of it. Needs the extra `auto` (Optuna). Raises LimbeckError, before anything is trained, for what does not
+    fit.
+    """
+    optuna = need("optuna", "auto")
+    length, begun = seconds_of(budget), time.perf_counter()
+    for name, value in (("seeds", seeds), ("trials", trials)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise ArgumentError(f"{name}={value!r}: expected a whole number of 1 or more.")
+    for name in REFUSED:
+        if name in options:
+            raise ArgumentError(f"{name}= is for a single run; a search has no use for it. Leave it out.")
+    if teacher is None:
+        raise ArgumentError("A search needs a teacher=: what is searched is how to learn from it.")
+    axes = {key: value for key, value in options.items() if isinstance(value, list) and key != "label"}
+    fixed = {key: value for key, value in options.items() if key not in axes}
+    known = read_recipes(SPACE if recipes is None else recipes)
+    settings = Settings(data, teacher, student, task, seed, known, fixed)
+    first = settings.of({key: values[0] for key, values in axes.items()})
+    if first.task.name != "classification":
+        raise ArgumentError(
+            f"limbeck auto searches for classifiers, and this task is {first.task.name}. Use limbeck compare."
+        )
+    space = trainable(known, first, seed, strict=recipes is not None)
+    features = _features(first, student)
+    pipeline = recommend(features)
+    config = {
+        "recipes": {label: plain(given) for label, (_, given) in space.items()}, "teacher": plain(teacher),
+        "student": name_of(student), "seeds": seeds, "seed": seed, "data": first.name, "options": plain(options),
+    }  # fmt: skip
+    folder = None if out is None else _folder(Path(out), config, resume, overwrite)
+    study = new_study(optuna, folder, seed, first.task.best[1])
+    if not study.get_trials(deepcopy=False):
+        for each in (pipeline, Pipeline("kd")):
+            study.enqueue_trial(asked(each, space, axes), skip_if_exists=True)
+    with remembering(*(first.teacher.modules() if first.teacher else [])):
+        spent = search(study, space, settings, axes, length, trials, seeds, seed, begun, progress)
+        done = [trial for trial in study.get_trials(deepcopy=False) if trial.value is not None
+                and trial.state == optuna.trial.TrialState.COMPLETE]  # fmt: skip
+        if not done:
+            raise RunError(
+                f"No trial came to its end in {length:g} s. Give a longer budget=, or fewer steps= for a training."
+            )
+        best = study.best_trial
+        winner = pipeline_of(best.params, space, axes)
+        rate = {"learning_rate": best.user_attrs["learning_rate"]}
+        last = {"best": (space[winner["label"]][0], winner["way"] | rate)}
+        if pipeline.recipe != winner["recipe"] or pipeline.arguments != winner["way"]:
+            last["recommended"] = (find(pipeline.recipe), dict(pipeline.arguments))
+        last |= {"kd": (find("kd"), {}), ALONE: (find(ALONE), {})}
+        on = settings.of(winner["options"])
+        record: Record = {
+            "config": config, "title": f"A pipeline for {first.name}", "features": features.plain(),
+            "recommended": {"recipe": pipeline.recipe, "arguments": pipeline.arguments, "reasons": list(pipeline.reasons)},
+            "best": {"recipe": winner["recipe"], "arguments": winner["way"], "settings": winner["options"] | rate,
+                     "valid": best.value, "trial": best.number},
+            "measure": first.task.best[0], "trials": [row_of(trial) for trial in study.get_trials(deepcopy=False)],
+            "mattered": mattered(optuna, study, winner["label"], seed), "search_seconds": round(spent, 1),
+            "teacher_reads": settings.reads(),
+        }  # fmt: skip
+        record["finals"] = finals(on, last, seeds, seed, folder, progress)
+    record["seconds"] = round(spent + time.perf_counter() - begun, 1)
+    from limbeck.report.automatic import verdict
+
+    record["verdict"] = verdict(record)
+    if folder is not None:
+        _write(record, folder)
+    return Search(record, folder)
+
+
+# what is asked ------------------------------------------------------------------------------------------------------------
+
+
+def _features(setting: Setting, student: Any) -> Features:
+    from limbeck.evaluation.cost import parameters
+    from limbeck.evaluation.run import evaluate
+    from limbeck.signals.stages import stages
+    from limbeck.students.build import build_student
+    from limbeck.students.maker import default_student
+
+    train, module = setting.data.train, next(iter(setting.teacher.modules()), None)
+    spec = student if student is not None else default_student(setting.data, module)
+    pupil = spec if isinstance(spec, nn.Module) else build_student(spec, setting.data, setting.task, module, 0)
+    labels = train.labels
+    scores = evaluate(setting.teacher, setting.data, setting.task, "valid")["scores"]
+    small, large = parameters(pupil), 0 if module is None else parameters(module)
+    layered = module is not None and bool(stages(pupil)) and bool(stages(module))
+    return Features(
+        setting.data.kind, len(train), 0 if labels is None else int((labels >= 0).sum()), len(setting.data.classes or []),
+        large / max(small, 1), float(scores[setting.task.best[0]]), layered,
+    )  # fmt: skip
+
+
+# the folder ---------------------------------------------------------------------------------------------------------------
+
+
+def _folder(path: Path, config: Record, resume: bool, overwrite: bool) -> Path:
+    file = path / "search.json"
+    if path.exists() and not path.is_dir():
+        raise RunError(f"out={str(path)!r} is a file. Give a folder.")
+    if file.exists() and overwrite:
+        shutil.rmtree(path / "runs", ignore_errors=True)
+        for name in ("auto.html", "auto.json", "trials.log", "trials.log.lock", "search.json"):
+            (path / name).unlink(missing_ok=True)
+    if file.exists():
+        if not resume:
+            raise RunError(
+                f"out={str(path)!r} already holds a search. Go on with it by resume=true, or replace it by overwrite=true."
+            )
+        before = read(file)
+        differing = [key for key in config if plain(before.get(key)) != plain(config[key])]
+        if differing:
+            told = "; ".join(f"{key}: {before.get(key)!r}, now {config[key]!r}" for key in differing)
+            raise RunError(f"The search in {str(path)!r} was started with other arguments: {told}.")
+    elif path.is_dir() and any(path.iterdir()):
+        raise RunError(f"out={str(path)!r} is not empty and holds no search. Choose another folder.")
+    path.mkdir(parents=True, exist_ok=True)
+    write_text(file, json.dumps(plain(config), indent=1, default=str) + "\n")
+    return path
+
+
+def _write(record: Record, folder: Path) -> None:
+    from limbeck.report.automatic import page
+
+    write_text(folder / "auto.json", json.dumps(record, indent=1, default=str) + "\n")
+    write_text(folder / "auto.html", page(record))

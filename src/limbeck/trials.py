@@ -1,0 +1,175 @@
+"""The trials of `limbeck auto`: Optuna draws, a training judges, the hopeless ones end early."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+import warnings
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from limbeck._optional import need
+from limbeck.config import plain
+from limbeck.errors import ArgumentError, DivergedError, Interrupted, LimbeckError
+from limbeck.recipes.registry import Bound, Recipe
+from limbeck.search_space import Record, Space, suggest
+from limbeck.terms import Setting, read_settings, train_once
+
+LEAST = 5  # trials before hopeless ones are stopped
+
+
+class Pruned(LimbeckError):
+    """This trial is worse than most were at this point."""
+
+
+class _Watch:
+    """Tells a trial how its training goes, and ends what is hopeless."""
+
+    def __init__(self, trial: Any, key: str):
+        self.trial, self.key, self.best = trial, key, None
+
+    def scored(self, loop: Any, scores: Mapping[str, float]) -> None:
+        value = scores.get(self.key)
+        if value is None or not math.isfinite(value):
+            return
+        self.trial.report(value, loop.number)
+        if self.trial.should_prune():
+            raise Pruned("worse than the median of the trials before it")
+
+
+class Settings:
+    """The data with each choice of its options, loaded when first asked for; one teacher for all."""
+
+    def __init__(
+        self, data: Any, teacher: Any, student: Any, task: Any, seed: int, known: Mapping[str, Any], fixed: Record
+    ):
+        self.given = (data, teacher, student, task, seed, [recipe for recipe, _ in known.values()])
+        self.fixed, self.made = fixed, {}  # type: ignore[var-annotated]
+        self.memories: list[Any] = []
+
+    def of(self, chosen: Record) -> Setting:
+        from limbeck.teachers.remembered import remember
+
+        key = json.dumps(plain(chosen), sort_keys=True, default=str)
+        if key not in self.made:
+            data, teacher, student, task, seed, recipes = self.given
+            options = {"valid": 0.15, **self.fixed, **chosen}
+            found = read_settings(data, teacher, student, task, seed, recipes, options)
+            if len(found) != 1:
+                raise ArgumentError("limbeck auto searches on one data set. For several: limbeck compare.")
+            if "valid" not in found[0].data.parts:
+                raise ArgumentError(f"{found[0].name!r} has no validation part to judge trials by: give valid=0.15.")
+            self.memories.append(remember(found[0].teacher, found[0].data.train))
+            self.made[key] = found[0]
+        return self.made[key]
+
+    def reads(self) -> Record:
+        """How many samples the teacher was asked for, and how many it read."""
+        return {"asked": sum(each.asked for each in self.memories), "read": sum(each.read for each in self.memories)}
+
+
+def new_study(optuna: Any, folder: Path | None, seed: int, direction: str) -> Any:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    storage = None
+    if folder is not None:
+        from optuna.storages import JournalStorage
+        from optuna.storages.journal import JournalFileBackend
+
+        storage = JournalStorage(JournalFileBackend(str(folder / "trials.log")))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # group and multivariate are called experimental
+        sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, n_startup_trials=2 * LEAST)
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=LEAST, n_warmup_steps=0)
+    return optuna.create_study(
+        study_name="limbeck", storage=storage, sampler=sampler, pruner=pruner, load_if_exists=True,
+        direction="maximize" if direction == "max" else "minimize",
+    )  # fmt: skip
+
+
+def search(study: Any, space: Space, settings: Settings, axes: Mapping[str, list[Any]],
+            length: float, most: int | None, seeds: int, seed: int, begun: float, progress: bool | None) -> float:  # fmt: skip
+    """Try pipelines until the budget, less the last trainings, is spent; returns the seconds of earlier calls."""
+    from limbeck.training.progress import counting
+
+    before = sum((each.duration.total_seconds() for each in study.get_trials(deepcopy=False) if each.duration), 0.0)
+
+    def left() -> float:
+        whole = [each.duration.total_seconds() for each in study.get_trials(deepcopy=False)
+                 if each.state.name == "COMPLETE" and each.duration]  # fmt: skip
+        coming = 4 * seeds * sum(whole) / len(whole) if whole else 0.0
+        return length - before - (time.perf_counter() - begun) - coming
+
+    with counting("trials") if progress is not False else nullcontext() as bar:
+        tried = len([each for each in study.get_trials(deepcopy=False) if each.state.is_finished()])
+        while left() > 0 and (most is None or tried < most):
+            _one(study, space, settings, axes, seed)
+            tried += 1
+            if bar is not None:
+                bar(tried, most or tried + 1)
+    return before
+
+
+def _one(study: Any, space: Space, settings: Settings, axes: Mapping[str, list[Any]],
+         seed: int) -> None:  # fmt: skip
+    """Draw a pipeline and train it. A trial that is interrupted counts as not made."""
+    optuna, trial = need("optuna", "auto"), study.ask()
+    wanted = suggest(trial, space, axes)
+    setting = settings.of(wanted["options"])
+    watch = _Watch(trial, setting.task.best[0])
+    recipe = space[wanted["label"]][0]
+    try:
+        rate = _rate(setting, recipe, wanted, seed)
+        trial.set_user_attr("learning_rate", rate)
+        run = train_once(setting, Bound(recipe, wanted["way"]), {"learning_rate": rate}, seed, watchers=[watch])
+    except Pruned:
+        study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+        return
+    except (DivergedError, ArgumentError, ArithmeticError) as error:
+        trial.set_user_attr("error", str(error))
+        study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        return
+    except (KeyboardInterrupt, Interrupted) as stop:
+        study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        raise Interrupted(
+            "Stopped. The same command with resume=true goes on; what was tried is kept in out=."
+        ) from stop
+    over = (run.record.get("scores_over_time") or {}).get(setting.task.best[0], {}).get("value") or []
+    if not over:
+        study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        return
+    study.tell(trial, (max if setting.task.best[1] == "max" else min)(over))
+
+
+def _rate(setting: Setting, recipe: Recipe, wanted: Record, seed: int) -> float:
+    """The learning rate of a trial: the run's, times what was drawn."""
+    base = setting.options.get("learning_rate")
+    if base is None:
+        seen = train_once(setting, Bound(recipe, wanted["way"]), {}, seed, dry_run=True)
+        base = next(iter(seen["parameter_groups"].values()))[0]["rate"]
+    return float(f"{float(base) * wanted['factor']:.3g}")
+
+
+def row_of(trial: Any) -> Record:
+    return {"trial": trial.number, "state": trial.state.name.lower(), "valid": trial.value, "with": dict(trial.params),
+            "seconds": round(trial.duration.total_seconds(), 2) if trial.duration else None,
+            "error": trial.user_attrs.get("error")}  # fmt: skip
+
+
+def mattered(optuna: Any, study: Any, label: str, seed: int) -> Record:
+    """How much of what trials differ by goes with each choice: over all trials, and within the recipe that won."""
+    done = [each for each in study.get_trials(deepcopy=False) if each.state.name == "COMPLETE"]
+    found: Record = {}
+    groups = {"all trials": done, f"trials of {label}": [each for each in done if each.params["recipe"] == label]}
+    for name, trials in groups.items():
+        shared = set.intersection(*(set(each.params) for each in trials)) if trials else set()
+        varied = [key for key in sorted(shared) if len({str(each.params[key]) for each in trials}) > 1]
+        if len(trials) < 2 * LEAST or not varied or len({each.value for each in trials}) < 2:
+            continue
+        part = optuna.create_study(direction=study.direction)
+        part.add_trials(trials)
+        evaluator = optuna.importance.FanovaImportanceEvaluator(seed=seed)
+        found[name] = optuna.importance.get_param_importances(part, evaluator=evaluator, params=varied)
+    return found
