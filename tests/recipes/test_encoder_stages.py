@@ -15,6 +15,8 @@ from limbeck.recipes.toy import toy_job
 from limbeck.recipes.toy_embedding import encoder_toy
 from limbeck.teachers.base import as_teacher
 from limbeck.training.execute import Runner
+from limbeck.training.stage import Stage
+from toys import weights
 
 TINY, MINI, MINI2, PKD, ERNIE = (find(name) for name in ("tinybert", "minilm", "minilm_v2", "pkd_bert", "ernie_tiny"))
 
@@ -128,3 +130,16 @@ def test_resumed_is_uninterrupted(recipe, tmp_path):
     run(tmp_path / "broken", 1)
     assert torch.equal(run(tmp_path / "broken", 9), whole)
     assert json.loads((tmp_path / "broken" / "stages" / "0" / "done" / "result.json").read_text())["describe"]
+
+
+@pytest.mark.parametrize("recipe", [TINY, MINI, MINI2, PKD])
+def test_micro_batches_padded_otherwise_change_nothing(recipe):
+    def after(accumulate):
+        job = job_of(recipe, steps=3, batch_size=12, accumulate=accumulate)
+        job.student.double()
+        job.teacher.module.double()
+        plan = recipe(job)
+        stage = plan if isinstance(plan, Stage) else next(plan)
+        return weights(Runner(cpu=True).stage(stage).student)
+
+    torch.testing.assert_close(after(4), after(1), rtol=0, atol=1e-9)

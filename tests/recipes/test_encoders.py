@@ -8,7 +8,7 @@ from encoder_toys import TEXTS, job_of
 from limbeck.errors import ArgumentError, LimbeckError, SignalError
 from limbeck.functional import attention_scores
 from limbeck.objectives import as_step
-from limbeck.recipes import find
+from limbeck.recipes import as_bound, find
 from limbeck.recipes.toy import toy_job
 from limbeck.recipes.toy_embedding import words_tokenizer
 from limbeck.students.build import build_student, text_encoder
@@ -92,6 +92,16 @@ def test_layers_are_named_by_patterns():
     assert str(stage.learners["student"].objective) == str(next(TINY(job)).learners["student"].objective)
     with pytest.raises(SignalError, match=r"Did you mean 'bert\.encoder\.layer\.\*'"):
         next(TINY(job, student_layers="encoder.layer.*"))
+
+
+def test_a_layer_map_by_hand():
+    stage = next(as_bound("tinybert", {"layers": [0, 3]})(job_of(TINY)))
+    pairs = next(term for term in stage.learners["student"].objective.terms if term.name == "hidden_mse").pairs
+    assert [theirs for _, theirs in pairs] == [f"bert.encoder.layer.{i}" for i in ("0#input", "0", "3")]
+    with pytest.raises(ArgumentError, match="0 to 3, for each of the student's 2"):
+        next(TINY(job_of(TINY), layers=[4, 4]))
+    with pytest.raises(ArgumentError, match="cannot take layers"):
+        as_bound("tinybert", {"layers": "every"})
 
 
 def kl(p, q):

@@ -132,6 +132,18 @@ def test_layers_by_structure():
     assert layers(transformers.DistilBertModel(config)) == ["transformer.layer.0"]
 
 
+def test_a_layer_that_is_run_several_times_is_refused():
+    albert = transformers.AlbertForSequenceClassification(transformers.AlbertConfig(**SMALL, embedding_size=8))
+    with pytest.raises(SignalError, match="says that it has 3 layers"):
+        layers(albert)
+
+
+def test_attention_within_a_window_is_refused():
+    config = transformers.LongformerConfig(**SMALL, attention_window=4, pad_token_id=0)
+    with pytest.raises(SignalError, match="a window"):
+        attention_of(transformers.LongformerModel(config), "encoder.layer.0")
+
+
 def test_layers_of_a_job():
     job = toy_job()
     assert job.layers("student") == ["block1", "block2"]

@@ -50,14 +50,24 @@ def layer_map(student: int, teacher: int, how: LayerMap | Sequence[int] = "unifo
 
 
 def layers(module: nn.Module) -> list[str]:
-    """Taps of the layers of a model, found by structure as `signals.stages` does; of a transformer with one layer that one."""
-    config = getattr(module, "config", None)
-    if getattr(config, "num_hidden_layers", None) == 1:
-        lists = [
-            name for name, child in module_names(module).items() if isinstance(child, nn.ModuleList) and len(child) == 1
-        ]
-        return [f"{lists[0]}.0"] if lists else []
-    return stages(module)
+    """Taps of the layers of a model, found by structure as `signals.stages` does; of a transformer with one layer that one.
+
+    Raises SignalError for a transformer that runs one layer several times (ALBERT).
+    """
+    count = getattr(getattr(module, "config", None), "num_hidden_layers", None)
+    lists = [
+        name for name, child in module_names(module).items() if isinstance(child, nn.ModuleList) and len(child) == 1
+    ]
+    if count == 1 and lists:
+        return [f"{lists[0]}.0"]
+    found = stages(module)
+    if isinstance(count, int) and len(found) != count:
+        raise SignalError(
+            f"{type(module).__name__} says that it has {count} layers, and {len(found)} are found ({', '.join(found[:3])}). "
+            "One that is run several times cannot be told apart by name: use a recipe of outputs, such as kd; else name the "
+            "layers by a pattern."
+        )
+    return found
 
 
 class Attention(NamedTuple):
@@ -104,7 +114,9 @@ def _heads(module: nn.Module, names: dict[str, nn.Module], owner: str) -> int:
 def _check_plain(module: nn.Module, attention: nn.Module, layer: str) -> None:
     config = getattr(module, "config", None)
     odd = [name for name in module_names(module) if re.search("relative|rel_embed|rotary|alibi", name)]
-    if getattr(config, "is_decoder", False) or getattr(attention, "is_causal", False):
+    if getattr(config, "attention_window", None):
+        odd = ["a window"]
+    elif getattr(config, "is_decoder", False) or getattr(attention, "is_causal", False):
         odd = ["a look at earlier tokens only"]
     elif str(getattr(config, "position_embedding_type", "absolute")).startswith("relative"):
         odd = ["relative positions"]

@@ -33,8 +33,8 @@ def last(job: Job, scores: bool = True) -> tuple[list[Attention], list[Attention
 
 @recipe(paper="TinyBERT: Distilling BERT for Natural Language Understanding", year=2020, field="classifiers",
         needs=("features", "logits"))  # fmt: skip
-def tinybert(job: Job, layers: Literal["uniform", "first", "last"] = "uniform", before: float = 20 / 23, general: Any = None,
-             general_teacher: Any = None, temperature: float = 1.0, student_layers: str = "auto",
+def tinybert(job: Job, layers: Literal["uniform", "first", "last"] | list[int] = "uniform", before: float = 20 / 23,
+             general: Any = None, general_teacher: Any = None, temperature: float = 1.0, student_layers: str = "auto",
              teacher_layers: str = "auto") -> Generator[Stage, Result, None]:  # fmt: skip
     """Follow the teacher's embeddings, hidden states and attention layer by layer first, and its predictions after that.
 
