@@ -37,8 +37,8 @@ def verdict(record: Mapping[str, Any]) -> str:
         if label in found["rows"]:
             told.append(f"{gap_text(paired(values(found, 'best'), values(found, label)), what)} against {name}")
     count = len(record["trials"])
-    best = written(record["best"])
-    return f"The best of {count} trials is {best}: {what.label.lower()} {', '.join(told)} ({found['part']} part)."
+    best = record["best"]["recipe"]
+    return f"The best of {count} trials is one of {best}: {what.label.lower()} {', '.join(told)} ({found['part']} part)."
 
 
 def counts(record: Mapping[str, Any]) -> str:
@@ -69,6 +69,7 @@ def show(record: Mapping[str, Any]) -> None:
         told = ", ".join(f"{key} {100 * share:.0f} %" for key, share in list(shares.items())[:5])
         console.print(Text(f"What mattered in {name}: {told}."))
     show_comparison(record["finals"])
+    console.print(Text(f"Found: {written(record['best'])}"))
     console.print(Text(verdict(record)))
 
 
