@@ -38,7 +38,9 @@ def verdict(record: Mapping[str, Any]) -> str:
             told.append(f"{gap_text(paired(values(found, 'best'), values(found, label)), what)} against {name}")
     count = len(record["trials"])
     best = record["best"]["recipe"]
-    return f"The best of {count} trials is one of {best}: {what.label.lower()} {', '.join(told)} ({found['part']} part)."
+    return (
+        f"The best of {count} trials is one of {best}: {what.label.lower()} {', '.join(told)} ({found['part']} part)."
+    )
 
 
 def counts(record: Mapping[str, Any]) -> str:
