@@ -9,7 +9,6 @@ turns with the teacher's. Needs the shared data folder and the extra `embeddings
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import random
 import statistics
@@ -28,7 +27,6 @@ import torch  # noqa: E402
 
 import limbeck as lb  # noqa: E402
 from limbeck.evaluation.embeddings import fast_bf16  # noqa: E402
-from limbeck.students.encoders import around  # noqa: E402
 
 
 def spans(texts: list[str], each: int = 1, shortest: int = 3, longest: int = 12) -> list[str]:
@@ -49,15 +47,6 @@ def leaf(student: Any = "static", more: int = 0, **options: Any) -> Any:
                       store=bench.STORE, measure=False, progress=False, **options).student  # fmt: skip
 
 
-def layers(count: int) -> Any:
-    """The first layers of the teacher."""
-    body = copy.deepcopy(bench.encoder().body)
-    body.encoder.layer = body.encoder.layer[:count]
-    body.config.num_hidden_layers = count
-    body.tokenizer = bench.encoder().tokenizer
-    return around(body)
-
-
 CASES: dict[str, Callable[[], Any]] = {
     "the table": leaf,
     "rows of 128": lambda: leaf("static:128"),
@@ -66,9 +55,9 @@ CASES: dict[str, Callable[[], Any]] = {
     "with spans of its texts": lambda: leaf(more=1),
     "with spans, ten epochs": lambda: leaf(more=1, epochs=10),
     "with spans and pairs, ten epochs": lambda: leaf("static(pairs=65536)", more=1, epochs=10),
-    "one layer of the teacher": lambda: leaf(layers(1), epochs=1, batch_size=128, precision="bf16"),
-    "two layers": lambda: leaf(layers(2), epochs=1, batch_size=128, precision="bf16"),
-    "three layers": lambda: leaf(layers(3), epochs=1, batch_size=128, precision="bf16"),
+    "one layer of the teacher": lambda: leaf("shrink(depth=1)", epochs=1, batch_size=64, precision="bf16"),
+    "two layers, the first and the last": lambda: leaf("shrink(depth=2)", epochs=1, batch_size=64, precision="bf16"),
+    "three layers": lambda: leaf("shrink(depth=3)", epochs=1, batch_size=64, precision="bf16"),
 }
 
 

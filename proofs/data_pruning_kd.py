@@ -50,6 +50,6 @@ def judge(rows: list[dict[str, float]]) -> tuple[bool, str]:
     return half >= -0.003 and plain > 2 * plain_error and taught < plain / 2, (
         f"KD on half {mean['kd_half']:.1f} %, plain on all {mean['plain_all']:.1f} % ({100 * half:+.1f} ± "
         f"{100 * half_error:.1f} points). Of a tenth, by chance rather than the hardest: plain {mean['plain_chance']:.1f} and "
-        f"{mean['plain_hard']:.1f} % ({100 * plain:+.1f} ± {100 * plain_error:.1f}), KD {mean['kd_chance']:.1f} and {mean['kd_hard']:.1f} % "
-        f"({100 * taught:+.1f} ± {100 * taught_error:.1f})."
+        f"{mean['plain_hard']:.1f} % ({100 * plain:+.1f} ± {100 * plain_error:.1f}), KD "
+        f"{mean['kd_chance']:.1f} and {mean['kd_hard']:.1f} % ({100 * taught:+.1f} ± {100 * taught_error:.1f})."
     )
