@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from limbeck.errors import LimbeckError
     from limbeck.functional.core import objective
     from limbeck.run import Run
+    from limbeck.selecting import select
     from limbeck.signals.store import SignalStore, store_signals
     from limbeck.signals.taps import Taps
     from limbeck.students.save import load_module, save_model
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 _PLACES = {
     "distill": "limbeck.api", "advise": "limbeck.advice", "compare": "limbeck.comparing",
-    "auto": "limbeck.automatic",
+    "auto": "limbeck.automatic", "select": "limbeck.selecting",
     "Run": "limbeck.run", "LimbeckError": "limbeck.errors",
     "load_data": "limbeck.data", "Data": "limbeck.data", "Taps": "limbeck.signals.taps",
     "objective": "limbeck.functional.core", "compose": "limbeck.objectives.formula", "recipe": "limbeck.recipes.registry",

@@ -293,6 +293,29 @@ def auto(words: Words = None, config: Config = None, json_: Json = False) -> Non
 
 
 @app.command()
+def select(words: Words = None, json_: Json = False) -> None:
+    """Say which samples without a label to have labelled next, by what a model says of them.
+
+    **limbeck select margin model=runs/x data=labelled.csv unlabelled=pool.csv count=100 out=chosen.csv** and the options of the
+    data (label=, text=). Selectors: margin, entropy, core_set, badge, pcoreset, rad (wrong=0.1: of one who errs), random.
+    What has a label is known; the pool is unlabelled=, or has labels of -100.
+    """
+    from limbeck.selecting import select as run_select
+
+    plain, given = arguments(words)
+    if len(plain) > 1:
+        raise ArgumentError(f"Expected one selector, got {plain}. Arguments are written key=value.")
+    if "model" not in given:
+        raise ArgumentError(
+            "Missing: model=. For example: limbeck select margin model=runs/x unlabelled=pool.csv count=100"
+        )
+    found = run_select(*plain, **given)
+    show({"rows": found.rows, "pool": found.pool, "known": found.known}) if json_ else found.show()
+    if given.get("out") and not json_:
+        print(f"Written: {given['out']}")
+
+
+@app.command()
 def advise(words: Words = None, config: Config = None, json_: Json = False) -> None:
     """Say which of several teachers suits a student: short runs against each, equal steps and seeds.
 
