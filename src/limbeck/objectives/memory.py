@@ -113,14 +113,15 @@ class Contrast(Term):
             given = [value[step.batch.weight > 0] for value in given]
         rows = self.rows(given[2])
         ours, theirs = (F.normalize(layer(value)) for layer, value in zip(self.embed, given[:2]))
-        others, scales, total = self.draw(rows), [], ours.new_zeros(())
+        places = torch.cat([rows[:, None], self.draw(rows)], 1)
+        scales, total = [], ours.new_zeros(())
         for side, (own, memory) in enumerate(((ours, self.memory[1]), (theirs, self.memory[0]))):
-            # all scores, [batch, samples]: far smaller than the vectors of all negatives
-            scores = (own @ memory.to(own.dtype).T / self.temperature).exp()
-            true, noise = scores.gather(1, rows[:, None])[:, 0], scores.gather(1, others)
-            mean = (true.detach().sum() + noise.detach().sum()) / (len(rows) * (others.shape[1] + 1))
-            scale = torch.where(self.scale[side] > 0, self.scale[side], (mean * len(self.sorted)).to(self.scale.dtype))
-            total = total + noise_contrast(true / scale, noise / scale, len(self.sorted)).mean()
+            # products with all samples, [batch, samples], are far smaller than the vectors of all negatives
+            scores = ((own / self.temperature) @ memory.to(own.dtype).T).gather(1, places).exp()
+            first = (scores.detach().mean() * len(self.sorted)).to(self.scale.dtype)
+            scale = torch.where(self.scale[side] > 0, self.scale[side], first)
+            scores = scores / scale
+            total = total + noise_contrast(scores[:, 0], scores[:, 1:], len(self.sorted)).mean()
             scales.append(scale)
         self._pending = rows, torch.stack([ours.detach(), theirs.detach()]), torch.stack(scales)
         return total
@@ -157,7 +158,8 @@ def contrast(student: str, teacher: str, *, ids: Tensor, labels: Tensor | None =
     mean over the batch (contrastive representation distillation, Tian et al., 2020). `ids` [samples] and `labels` [samples]
     (-100: unlabelled) are those of the training part.
 
-    Not additive: the batch is one. Memory beside the model: 8 x samples x width bytes that stay (51 MB for 50,000 and 128), and
-    per side 4 x batch x (samples + 2 x negatives) bytes for the scores in a step (for 256, 50,000 and 16,384: 85 MB).
+    Not additive: the batch is one. Memory beside the model: 8 x samples x width bytes that stay (51 MB for 50,000 and 128), and in
+    a step products with all samples and a few tensors [batch, negatives]: 0.47 GB at the peak for a batch of 256, 50,000 samples
+    and 16,384 negatives (`python benchmarks/relations.py`), where the vectors of the negatives alone would be 4 GB.
     """
     return Contrast(student, teacher, ids, labels, width, negatives, temperature, momentum)
