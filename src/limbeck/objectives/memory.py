@@ -158,8 +158,8 @@ def contrast(student: str, teacher: str, *, ids: Tensor, labels: Tensor | None =
     mean over the batch (contrastive representation distillation, Tian et al., 2020). `ids` [samples] and `labels` [samples]
     (-100: unlabelled) are those of the training part.
 
-    Not additive: the batch is one. Memory beside the model: 8 x samples x width bytes that stay (51 MB for 50,000 and 128), and in
-    a step products with all samples and a few tensors [batch, negatives]: 0.47 GB at the peak for a batch of 256, 50,000 samples
-    and 16,384 negatives (`python benchmarks/relations.py`), where the vectors of the negatives alone would be 4 GB.
+    Not additive: the batch is one. Memory beside the model: 8 x samples x width bytes that stay (51 MB for 50,000 and 128), and
+    in a step products with all samples and a few tensors [batch, negatives]: 0.47 GB at the peak for a batch of 256, 50,000
+    samples and 16,384 negatives (`python benchmarks/relations.py`), where the vectors of the negatives alone would be 4 GB.
     """
     return Contrast(student, teacher, ids, labels, width, negatives, temperature, momentum)
