@@ -28,7 +28,7 @@ def distiller(job: Job, prediction: Prediction = "kl", intermediate: Intermediat
     logits) + weight * the `intermediate` one over `layers` layers, from the last alone to all, evenly spread: "mi", minus
     MI-alpha between pooled states with a critic that learns; "mse" and "cosine" behind a linear map; "cka"; "none" (He et al.,
     2021, from its text, no code is published; the weight and the critic's size are ours). Critics and maps are not part of the
-    student.
+    student. A layer of tokens is pooled over all of them, padding too.
     """
     from limbeck.functional import pooled
     from limbeck.training.inside import spread_layers
