@@ -90,8 +90,8 @@ def auto(*, data: Any, teacher: Any, student: Any = None, budget: Any = "20m", r
     `automatic.SPACE` that fit. Searched together are the recipe, its parts (words), its numbers around their defaults, layers,
     the learning rate, and every option of data or training that is given as a list (augment=[flip,shift:1]). Trials are of one
     seed, judged by the validation part (`valid`, 0.15 of the training part where there is none), and ended early where they are
-    hopeless; the teacher's signals are kept in memory between them. Then the winner, the recommendation, plain KD and the
-    student alone are trained with `seeds` seeds, and the test part is looked at once.
+    hopeless; the teacher's signals are kept in memory between them. Then the winner, the recommendation, the
+    best plain KD of the search and the student alone are trained with `seeds` seeds, and the test part is looked at once.
 
     `out`: a folder for the page, the record, the trials and the last runs; `resume` goes on with a search there, whose budget
     is what is left of it. Needs the extra `auto` (Optuna). Raises LimbeckError, before anything is trained, for what does not
@@ -142,7 +142,14 @@ def auto(*, data: Any, teacher: Any, student: Any = None, budget: Any = "20m", r
         last = {"best": (space[winner["label"]][0], winner["way"] | rate)}
         if pipeline.recipe != winner["recipe"] or pipeline.arguments != winner["way"]:
             last["recommended"] = (find(pipeline.recipe), dict(pipeline.arguments))
-        last |= {"kd": (find("kd"), {}), ALONE: (find(ALONE), {})}
+        plain_kd = [trial for trial in done if trial.params["recipe"] == "kd" and "kd" in space]
+        last["kd"] = (find("kd"), {})
+        if plain_kd:  # as well as the search found it
+            by_value = max if study.direction.name == "MAXIMIZE" else min
+            tuned = by_value(plain_kd, key=lambda trial: trial.value)
+            way = pipeline_of(tuned.params, space, axes)["way"]
+            last["kd"] = (find("kd"), way | {"learning_rate": tuned.user_attrs["learning_rate"]})
+        last[ALONE] = (find(ALONE), {})
         on = settings.of(winner["options"])
         record: Record = {
             "config": config, "title": f"A pipeline for {first.name}", "features": features.plain(),

@@ -29,7 +29,7 @@ class _Watch:
     """Tells a trial how its training goes, and ends what is hopeless."""
 
     def __init__(self, trial: Any, key: str):
-        self.trial, self.key, self.best = trial, key, None
+        self.trial, self.key = trial, key
 
     def scored(self, loop: Any, scores: Mapping[str, float]) -> None:
         value = scores.get(self.key)
@@ -103,7 +103,8 @@ def search(study: Any, space: Space, settings: Settings, axes: Mapping[str, list
         return length - before - (time.perf_counter() - begun) - coming
 
     with counting("trials") if progress is not False else nullcontext() as bar:
-        tried = len([each for each in study.get_trials(deepcopy=False) if each.state.is_finished()])
+        tried = len([each for each in study.get_trials(deepcopy=False)
+                     if each.state.is_finished() and not each.user_attrs.get("stopped")])  # fmt: skip
         while left() > 0 and (most is None or tried < most):
             _one(study, space, settings, axes, seed)
             tried += 1
@@ -132,7 +133,9 @@ def _one(study: Any, space: Space, settings: Settings, axes: Mapping[str, list[A
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
         return
     except (KeyboardInterrupt, Interrupted) as stop:
+        trial.set_user_attr("stopped", True)
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        study.enqueue_trial(dict(trial.params))  # it is tried again
         raise Interrupted(
             "Stopped. The same command with resume=true goes on; what was tried is kept in out=."
         ) from stop

@@ -50,7 +50,7 @@ def test_a_search_tries_judges_and_compares(teacher, tmp_path):
     assert {"best", "kd", "alone"} <= set(rows)
     assert all(len(row["scores"]) == 2 and row["bytes"] > 0 for row in rows.values())
     assert record["teacher_reads"]["read"] < record["teacher_reads"]["asked"] / 4
-    assert "against plain KD" in found.verdict
+    assert "against the best KD" in found.verdict
     if len(done) >= 10:
         assert sum(record["mattered"]["all trials"].values()) == pytest.approx(1, abs=1e-6)
     page = (tmp_path / "a" / "auto.html").read_text()
@@ -81,9 +81,10 @@ def test_what_was_tried_is_kept_and_gone_on_with(teacher, tmp_path, monkeypatch)
         lb.auto(teacher=teacher, trials=6, out=tmp_path / "a", resume=True, **{**OPTIONS, "seeds": 3})
     found = lb.auto(teacher=teacher, trials=6, out=tmp_path / "a", resume=True, **OPTIONS)
     states = [trial["state"] for trial in found.record["trials"]]
-    assert len(states) == 6
+    assert len(states) == 7
     assert states[3] == "fail"
-    assert len(calls) == 6  # the three before were not trained again
+    assert len(calls) == 7  # the three before were not trained again, the interrupted one was
+    assert found.record["trials"][3]["with"] == found.record["trials"][4]["with"]
     again = lb.auto(teacher=teacher, trials=4, out=tmp_path / "a", overwrite=True, **OPTIONS)
     assert len(again.record["trials"]) == 4
 
@@ -189,4 +190,13 @@ def test_the_command_says_what_is_missing():
     from limbeck.cli import app
 
     done = CliRunner().invoke(app, ["auto", "data=wine"])
-    assert isinstance(done.exception, ArgumentError) or "Missing: teacher=" in done.output
+    assert isinstance(done.exception, ArgumentError)
+    assert "Missing: teacher=" in str(done.exception)
+
+
+def test_without_optuna_the_extra_is_named(monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(lb.LimbeckError, match=r"limbeck\[auto\]"):
+        lb.auto(data="wine", teacher="x")

@@ -87,4 +87,5 @@ def test_the_command(place, tmp_path):
     assert "3 of 100 samples without a label, by entropy" in " ".join(done.output.split())
     assert len((tmp_path / "c.csv").read_text().splitlines()) == 4
     missing = CliRunner().invoke(app, ["select"])
-    assert isinstance(missing.exception, ArgumentError) or "Missing: model=" in missing.output
+    assert isinstance(missing.exception, ArgumentError)
+    assert "Missing: model=" in str(missing.exception)

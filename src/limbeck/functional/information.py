@@ -23,13 +23,15 @@ def information_bound(scores: Tensor, baseline: Tensor, *, alpha: float = 0.9) -
             f"expected scores [K, K] with K of 2 or more, baseline [K] and alpha from 0 to 1; got {list(scores.shape)}, "
             f"{list(baseline.shape)}, alpha={alpha}"
         )
-    # log m[i, j]: of a row, all but its j-th. Masked, because a difference of sums would cancel
-    itself = torch.eye(count, dtype=torch.bool, device=scores.device)
-    left_out = scores[:, None, :].masked_fill(itself[None], -math.inf)
-    parts = [left_out.logsumexp(-1) - math.log(count - 1) + math.log(alpha)] if alpha > 0 else []
+    # log m[i, j]: of a row, all but its j-th: those before it and those after it, because a difference would cancel
+    end = scores.new_full((count, 1), -math.inf)
+    before = torch.cat([end, scores.logcumsumexp(1)[:, :-1]], 1)
+    after = torch.cat([scores.flip(1).logcumsumexp(1).flip(1)[:, 1:], end], 1)
+    left_out = torch.logaddexp(before, after) - math.log(count - 1)
+    parts = [left_out + math.log(alpha)] if alpha > 0 else []
     parts += [(baseline + math.log1p(-alpha))[:, None].expand(count, count)] if alpha < 1 else []
     log_a = torch.stack(parts).logsumexp(0)
-    others = ~itself
+    others = ~torch.eye(count, dtype=torch.bool, device=scores.device)
     joint = (scores.diagonal()[:, None] - log_a)[others].mean()
     marginal = (scores - log_a.diagonal()[:, None]).exp()[others].mean()
     return 1 + joint - marginal

@@ -33,7 +33,7 @@ def verdict(record: Mapping[str, Any]) -> str:
     """Who won, and by how much over plain KD, the recommendation and the student alone, on the test part."""
     (found,) = record["finals"]["sets"].values()
     what, told = measure(found["measure"]), []
-    for label, name in (("kd", "plain KD"), ("recommended", "what was recommended"), ("alone", "the student alone")):
+    for label, name in (("kd", "the best KD"), ("recommended", "what was recommended"), ("alone", "the student alone")):
         if label in found["rows"]:
             told.append(f"{gap_text(paired(values(found, 'best'), values(found, label)), what)} against {name}")
     count = len(record["trials"])
@@ -50,6 +50,8 @@ def counts(record: Mapping[str, Any]) -> str:
         ends[trial["state"]] = ends.get(trial["state"], 0) + 1
     names = {"complete": "complete", "pruned": "ended early", "fail": "failed"}
     told = ", ".join(f"{ends[state]} {name}" for state, name in names.items() if state in ends)
+    errors = [trial["error"] for trial in record["trials"] if trial["error"]]
+    told += f" (the first of them: {errors[0]})" if errors else ""
     reads = record["teacher_reads"]
     spared = (
         f"; the teacher read {reads['read']:,} of {reads['asked']:,} samples it was asked for" if reads["asked"] else ""
