@@ -76,12 +76,17 @@ def grow(teacher: Teacher, data: Data, folder: Path, task: Task, taps: Sequence[
     stores = [found for place in places if (found := _of(place, teacher, task, taps)) is not None]
     if not stores or stores[0].folder != folder:
         return StoredTeacher(store(data, folder))
-    train = data.train
-    left = (~torch.stack([each.has(train.ids) for each in stores]).any(0)).nonzero().flatten()
-    if len(left):
-        rest = replace(data, parts={"train": take(train, left, train.name)})
-        stores.append(store(rest, _free(folder, rest.train)))
-    return GrownTeacher(stores)
+    train, needed = data.train, []
+    left = torch.ones(len(train), dtype=torch.bool)
+    for each in stores:
+        has = each.has(train.ids) & left
+        if bool(has.any()):
+            needed.append(each)
+            left &= ~has
+    if bool(left.any()):
+        rest = replace(data, parts={"train": take(train, left.nonzero().flatten(), train.name)})
+        needed.append(store(rest, _free(folder, rest.train)))
+    return StoredTeacher(needed[0]) if len(needed) == 1 else GrownTeacher(needed)
 
 
 def fits(have: Manifest, teacher: Teacher, task: Task, taps: Sequence[str]) -> bool:
