@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,32 +14,19 @@ from torch import nn
 from limbeck._optional import need
 from limbeck.comparing import finals
 from limbeck.config import name_of, plain
-from limbeck.disk import read, write_text
+from limbeck.disk import write_text
 from limbeck.errors import ArgumentError, RunError
 from limbeck.evaluation.run import remembering
 from limbeck.recipes.registry import find
 from limbeck.recommend import Features, Pipeline, recommend
 from limbeck.search_space import asked, pipeline_of, trainable
-from limbeck.terms import ALONE, Setting
+from limbeck.terms import ALONE, Setting, refuse_single, take_folder
 from limbeck.trials import Settings, mattered, new_study, row_of, search
 from limbeck.tuning import Candidate, read_recipes
 
 Record = dict[str, Any]
 SPACE = "distiller,kd,dkd,dist,logit_standardization,pkt,simkd,review_kd,fitnets"
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
-REFUSED = (
-    "baseline",
-    "export",
-    "track",
-    "dry_run",
-    "monitor",
-    "oracle",
-    "generate",
-    "checker",
-    "measure",
-    "lora",
-    "watchers",
-)
 
 
 @dataclass
@@ -102,9 +88,7 @@ def auto(*, data: Any, teacher: Any, student: Any = None, budget: Any = "20m", r
     for name, value in (("seeds", seeds), ("trials", trials)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise ArgumentError(f"{name}={value!r}: expected a whole number of 1 or more.")
-    for name in REFUSED:
-        if name in options:
-            raise ArgumentError(f"{name}= is for a single run; a search has no use for it. Leave it out.")
+    refuse_single(options, "search")
     if teacher is None:
         raise ArgumentError("A search needs a teacher=: what is searched is how to learn from it.")
     axes = {key: value for key, value in options.items() if isinstance(value, list) and key != "label"}
@@ -123,7 +107,18 @@ def auto(*, data: Any, teacher: Any, student: Any = None, budget: Any = "20m", r
         "recipes": {label: plain(given) for label, (_, given) in space.items()}, "teacher": plain(teacher),
         "student": name_of(student), "seeds": seeds, "seed": seed, "data": first.name, "options": plain(options),
     }  # fmt: skip
-    folder = None if out is None else _folder(Path(out), config, resume, overwrite)
+    folder = None
+    if out is not None:
+        made = (
+            "auto.html",
+            "auto.json",
+            "trials.log",
+            "trials.log.lock",
+            "search.json",
+        )  # the last says that it is a search
+        folder = take_folder(Path(out), "search", made, config, resume, overwrite)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / made[-1], json.dumps({"config": plain(config)}, indent=1, default=str) + "\n")
     study = new_study(optuna, folder, seed, first.task.best[1])
     if not study.get_trials(deepcopy=False):
         for each in (pipeline, Pipeline("kd")):
@@ -194,31 +189,6 @@ def _features(setting: Setting, student: Any) -> Features:
 
 
 # the folder ---------------------------------------------------------------------------------------------------------------
-
-
-def _folder(path: Path, config: Record, resume: bool, overwrite: bool) -> Path:
-    file = path / "search.json"
-    if path.exists() and not path.is_dir():
-        raise RunError(f"out={str(path)!r} is a file. Give a folder.")
-    if file.exists() and overwrite:
-        shutil.rmtree(path / "runs", ignore_errors=True)
-        for name in ("auto.html", "auto.json", "trials.log", "trials.log.lock", "search.json"):
-            (path / name).unlink(missing_ok=True)
-    if file.exists():
-        if not resume:
-            raise RunError(
-                f"out={str(path)!r} already holds a search. Go on with it by resume=true, or replace it by overwrite=true."
-            )
-        before = read(file)
-        differing = [key for key in config if plain(before.get(key)) != plain(config[key])]
-        if differing:
-            told = "; ".join(f"{key}: {before.get(key)!r}, now {config[key]!r}" for key in differing)
-            raise RunError(f"The search in {str(path)!r} was started with other arguments: {told}.")
-    elif path.is_dir() and any(path.iterdir()):
-        raise RunError(f"out={str(path)!r} is not empty and holds no search. Choose another folder.")
-    path.mkdir(parents=True, exist_ok=True)
-    write_text(file, json.dumps(plain(config), indent=1, default=str) + "\n")
-    return path
 
 
 def _write(record: Record, folder: Path) -> None:

@@ -243,6 +243,17 @@ def describe(words: Words = None, json_: Json = False) -> None:
     show(found.plain) if json_ else found.show()
 
 
+def only_named(words: list[str] | None, config: Any, needed: tuple[str, ...], example: str) -> dict[str, Any]:
+    """Arguments of a command that takes key=value alone. Raises ArgumentError for other words and for what is missing."""
+    plain, given = arguments(words, config)
+    if plain:
+        raise ArgumentError(f"Expected arguments written key=value, got {plain}. Recipes: recipes={','.join(plain)}.")
+    for name in needed:
+        if name not in given:
+            raise ArgumentError(f"Missing: {name}=. For example: {example}")
+    return given
+
+
 @app.command()
 def compare(words: Words = None, config: Config = None, json_: Json = False) -> None:
     """Train several recipes on equal terms and rank them: same student, budget, batches, tuning effort.
@@ -253,14 +264,9 @@ def compare(words: Words = None, config: Config = None, json_: Json = False) -> 
     """
     from limbeck.comparing import compare as run_compare
 
-    plain, given = arguments(words, config)
-    if plain:
-        raise ArgumentError(f"Expected arguments written key=value, got {plain}. Recipes: recipes={','.join(plain)}.")
-    for needed in ("recipes", "data"):
-        if needed not in given:
-            raise ArgumentError(
-                f"Missing: {needed}=. For example: limbeck compare recipes=kd,dkd data=digits teacher=runs/t student=mlp:16"
-            )
+    given = only_named(
+        words, config, ("recipes", "data"), "limbeck compare recipes=kd,dkd data=digits teacher=runs/t student=mlp:16"
+    )
     found = run_compare(**given)
     show(found.record) if json_ else found.show()
     if found.path is not None and not json_:
@@ -278,14 +284,9 @@ def auto(words: Words = None, config: Config = None, json_: Json = False) -> Non
     """
     from limbeck.automatic import auto as run_auto
 
-    plain, given = arguments(words, config)
-    if plain:
-        raise ArgumentError(f"Expected arguments written key=value, got {plain}. Recipes: recipes={','.join(plain)}.")
-    for needed in ("data", "teacher"):
-        if needed not in given:
-            raise ArgumentError(
-                f"Missing: {needed}=. For example: limbeck auto data=digits teacher=runs/t student=mlp:16 budget=5m"
-            )
+    given = only_named(
+        words, config, ("data", "teacher"), "limbeck auto data=digits teacher=runs/t student=mlp:16 budget=5m"
+    )
     found = run_auto(**given)
     show(found.record) if json_ else found.show()
     if found.path is not None and not json_:

@@ -4,36 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import math
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from limbeck.config import name_of, plain
-from limbeck.disk import read, write_text
-from limbeck.errors import ArgumentError, DivergedError, RunError
+from limbeck.disk import write_text
+from limbeck.errors import ArgumentError, DivergedError
 from limbeck.evaluation.run import remembering
 from limbeck.recipes.registry import Bound, Recipe
 from limbeck.run import load_record
-from limbeck.terms import ALONE, Entry, Setting, read_entries, read_settings, train_once
+from limbeck.terms import ALONE, Entry, Setting, read_entries, read_settings, refuse_single, take_folder, train_once
 from limbeck.training.lockstep import Lockstep, Reads, shared
 from limbeck.tuning import Candidate, read_recipes
 
 Record = dict[str, Any]
-_REFUSED = (
-    "baseline",
-    "export",
-    "track",
-    "dry_run",
-    "monitor",
-    "oracle",
-    "generate",
-    "checker",
-    "measure",
-    "lora",
-    "watchers",
-)
 
 
 @dataclass
@@ -91,9 +77,7 @@ def compare(*, recipes: Any, data: Any, teacher: Any = None, student: Any = None
     for name, value in (("seeds", seeds), ("tune", tune)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ArgumentError(f"{name}={value!r}: expected a whole number of 1 or more.")
-    wrong = [name for name in _REFUSED if name in options]
-    if wrong:
-        raise ArgumentError(f"{wrong[0]}= is for a single run; a comparison has no use for it. Leave it out.")
+    refuse_single(options, "comparison")
     known = read_recipes(recipes)
     settings = read_settings(data, teacher, student, task, seed, [recipe for recipe, _ in known.values()], options)
     if all(setting.task.learns_alone for setting in settings) and not any(r.name == ALONE for r, _ in known.values()):
@@ -105,7 +89,11 @@ def compare(*, recipes: Any, data: Any, teacher: Any = None, student: Any = None
         "teacher": plain(teacher), "student": name_of(student), "seeds": seeds, "tune": tune, "seed": seed,
         "options": plain(options),
     }  # fmt: skip
-    folder = None if out is None else _folder(Path(out), config, resume, overwrite)
+    folder = None
+    if out is not None:
+        made = ("comparison.html", "table.csv", "comparison.json")  # the last one says that it is a comparison
+        folder = take_folder(Path(out), "comparison", made, config, resume, overwrite)
+        _write({"config": config, "title": "", "sets": {}}, folder) if not (folder / made[-1]).exists() else None
     record: Record = {
         "config": config,
         "title": f"{len(entries)} recipes on {', '.join(s.name for s in settings)}",
@@ -259,30 +247,6 @@ def _result(setting: Setting, record: Record) -> Record:
 def _safe(name: str) -> str:
     """A label as the name of a folder."""
     return "".join(letter if letter.isalnum() or letter in "-_.=," else "_" for letter in name)
-
-
-def _folder(path: Path, config: Record, resume: bool, overwrite: bool) -> Path:
-    file = path / "comparison.json"
-    if path.exists() and not path.is_dir():
-        raise RunError(f"out={str(path)!r} is a file. Give a folder.")
-    if file.exists() and overwrite:
-        shutil.rmtree(path / "runs", ignore_errors=True)
-        for name in ("comparison.html", "table.csv", "comparison.json"):  # the last one says that it is a comparison
-            (path / name).unlink(missing_ok=True)
-    if file.exists():
-        before = read(file)["config"]
-        if not resume:
-            raise RunError(
-                f"out={str(path)!r} already holds a comparison. Go on with it by resume=true, or replace it by overwrite=true."
-            )
-        differing = [key for key in config if plain(before.get(key)) != plain(config[key])]
-        if differing:
-            told = "; ".join(f"{key}: {before.get(key)!r}, now {config[key]!r}" for key in differing)
-            raise RunError(f"The comparison in {str(path)!r} was started with other arguments: {told}.")
-    elif path.is_dir() and any(path.iterdir()):
-        raise RunError(f"out={str(path)!r} is not empty and holds no comparison. Choose another folder.")
-    _write({"config": config, "title": "", "sets": {}}, path) if not file.exists() else None
-    return path
 
 
 def _write(record: Record, folder: Path) -> None:

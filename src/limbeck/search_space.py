@@ -95,11 +95,12 @@ def pipeline_of(params: Mapping[str, Any], space: Space, axes: Mapping[str, Any]
 
 def asked(pipeline: Pipeline, space: Space, axes: Mapping[str, list[Any]]) -> Record:
     """A pipeline as the first trials get it; what it does not say is drawn."""
-    label = next((label for label, (recipe, _) in space.items() if recipe.name == pipeline.recipe), next(iter(space)))
+    of_it = [label for label, (recipe, _) in space.items() if recipe.name == pipeline.recipe]
+    label, wants = (of_it[0], pipeline.arguments) if of_it else (next(iter(space)), {})
     recipe, given = space[label]
     found: Record = {"recipe": label, RATE: 1.0, **{name: values[0] for name, values in axes.items()}}
     for name, values in axes_of(recipe, given).items():
-        wanted = pipeline.arguments.get(name, recipe.parameters[name].default)
+        wanted = wants.get(name, recipe.parameters[name].default)
         inside = wanted in values if isinstance(values, list) else values[0] <= wanted <= values[1]
         if inside:
             found[f"{label}.{name}"] = wanted

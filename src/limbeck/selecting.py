@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from limbeck.disk import read, write_text
+from limbeck.describe import run_config
+from limbeck.disk import write_text
 from limbeck.errors import ArgumentError, DataError, ModelError
 from limbeck.functional.pool import margin_gain, prediction_entropy
 from limbeck.given import DATA_OPTIONS, load_given
@@ -87,7 +88,8 @@ def select(selector: Any = "margin", *, model: Any, data: Any = None, count: int
     if not 0 <= wrong < 1:
         raise ArgumentError(f"wrong={wrong!r}: expected a share of the answers, from 0 to below 1.")
     selector_of(selector)
-    config = _config(model)  # tables are scaled as they were in training
+    is_run = isinstance(model, str | Path) and (Path(model) / "config.yaml").is_file()
+    config = run_config(model) if is_run else {}  # tables are scaled as they were in training
     data, seed = data if data is not None else config.get("data"), config.get("seed", 0) if seed is None else seed
     if data is None:
         raise ArgumentError("Give data=: what has labels, with the pool as unlabelled=FILE.")
@@ -126,10 +128,3 @@ def select(selector: Any = "margin", *, model: Any, data: Any = None, count: int
     if out is not None:
         found.save(out)
     return found
-
-
-def _config(model: Any) -> Record:
-    """What a run was asked for, where the model is a run's folder."""
-    if isinstance(model, str | Path) and (Path(model) / "config.yaml").is_file():
-        return read(Path(model) / "config.yaml")
-    return {}

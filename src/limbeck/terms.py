@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +11,65 @@ from typing import Any
 
 from torch import nn
 
-from limbeck.errors import ArgumentError, LimbeckError
+from limbeck.config import plain
+from limbeck.disk import read
+from limbeck.errors import ArgumentError, LimbeckError, RunError
 from limbeck.given import DATA_OPTIONS, load_given
 from limbeck.recipes.registry import Bound, Recipe
 from limbeck.tuning import Candidate, candidates
 
 Record = dict[str, Any]
 ALONE = "alone"
+
+
+OF_ONE_RUN = (
+    "baseline",
+    "export",
+    "track",
+    "dry_run",
+    "monitor",
+    "oracle",
+    "generate",
+    "checker",
+    "measure",
+    "lora",
+    "watchers",
+)
+
+
+def refuse_single(options: Mapping[str, Any], what: str) -> None:
+    """Raise ArgumentError for options of `distill` that mean nothing for many runs side by side."""
+    for name in OF_ONE_RUN:
+        if name in options:
+            raise ArgumentError(f"{name}= is for a single run; a {what} has no use for it. Leave it out.")
+
+
+def take_folder(path: Path, what: str, made: Sequence[str], config: Record, resume: bool, overwrite: bool) -> Path:
+    """The folder of a comparison or search: new, gone on with, or cleared of what such a one made.
+
+    `made`: the names of its files; the last holds {"config": ...} and says that it is one. Raises RunError for a folder that
+    holds something else, or another one.
+    """
+    file = path / made[-1]
+    if path.exists() and not path.is_dir():
+        raise RunError(f"out={str(path)!r} is a file. Give a folder.")
+    if file.exists() and overwrite:
+        shutil.rmtree(path / "runs", ignore_errors=True)
+        for name in made:
+            (path / name).unlink(missing_ok=True)
+    if file.exists():
+        if not resume:
+            raise RunError(
+                f"out={str(path)!r} already holds a {what}. Go on with it by resume=true, or replace it by overwrite=true."
+            )
+        before = read(file)["config"]
+        differing = [key for key in config if plain(before.get(key)) != plain(config[key])]
+        if differing:
+            told = "; ".join(f"{key}: {before.get(key)!r}, now {config[key]!r}" for key in differing)
+            raise RunError(f"The {what} in {str(path)!r} was started with other arguments: {told}.")
+    elif path.is_dir() and any(path.iterdir()):
+        raise RunError(f"out={str(path)!r} is not empty and holds no {what}. Choose another folder.")
+    return path
 
 
 @dataclass

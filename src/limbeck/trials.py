@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import time
@@ -62,6 +63,7 @@ class Settings:
                 raise ArgumentError("limbeck auto searches on one data set. For several: limbeck compare.")
             if "valid" not in found[0].data.parts:
                 raise ArgumentError(f"{found[0].name!r} has no validation part to judge trials by: give valid=0.15.")
+            found[0].teacher = copy.copy(found[0].teacher)  # the user's own remembers nothing
             self.memories.append(remember(found[0].teacher, found[0].data.train))
             self.made[key] = found[0]
         return self.made[key]
@@ -115,7 +117,7 @@ def search(study: Any, space: Space, settings: Settings, axes: Mapping[str, list
 
 def _one(study: Any, space: Space, settings: Settings, axes: Mapping[str, list[Any]],
          seed: int) -> None:  # fmt: skip
-    """Draw a pipeline and train it. A trial that is interrupted counts as not made."""
+    """Draw a pipeline and train it. A trial that is interrupted counts as not made, and is made again."""
     optuna, trial = need("optuna", "auto"), study.ask()
     wanted = suggest(trial, space, axes)
     setting = settings.of(wanted["options"])

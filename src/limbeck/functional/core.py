@@ -104,8 +104,11 @@ def reduce(values: Tensor, mask: Tensor | None, reduction: Reduction) -> Tensor:
 
 
 def same_shape(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-    """Both, the teacher's detached. Raises SignalError, naming the projector that would help, where shapes differ: torch would
-    stretch one to the other silently, or fail with less to go by."""
+    """Both signals [batch, ...] as they are, the teacher's detached.
+
+    Raises SignalError, naming the projector that would help, where shapes differ: torch would stretch one to the other
+    silently, or fail with less to go by.
+    """
     if student.shape != teacher.shape:
         kind = "conv" if student.ndim == 4 else "linear"
         alike = student.ndim == teacher.ndim

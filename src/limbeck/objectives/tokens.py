@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -38,11 +39,13 @@ class Tokens(Term):
             )
         self.pairs = list(zip(student, teacher, strict=True))
 
+    @abstractmethod
     def refs(self, ours: Any, theirs: Any) -> list[Ref]:
-        raise NotImplementedError
+        """The signals of a pair."""
 
+    @abstractmethod
     def of(self, step: Step, ours: Any, theirs: Any, tokens: Tensor | None) -> Tensor:
-        raise NotImplementedError
+        """The values of a pair, [batch], over the tokens [batch, tokens] that count (None: all)."""
 
     def needs(self) -> list[Ref]:
         return [CALL, *dict.fromkeys(ref for pair in self.pairs for ref in self.refs(*pair))]
