@@ -146,6 +146,7 @@ from limbeck.functional.topk import (
     topk_total_variation,
 )
 from limbeck.functional.transforms import first_direction, first_token, pooled, pooled_to
+from limbeck.functional.views import nt_xent, told_apart
 
 
 def declared() -> dict[str, Callable[..., Tensor]]:

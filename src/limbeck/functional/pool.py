@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -83,3 +84,23 @@ def farthest_first(points: Tensor, count: int, covered: Tensor | None = None, di
         nearest = torch.minimum(nearest, far(points[place][None]))
         nearest[chosen] = -torch.inf
     return torch.tensor(chosen, dtype=torch.int64)
+
+
+def joint_confidence(student: Tensor, teacher: Tensor, share: float) -> Tensor:
+    """The largest of (1 - share) p_teacher + share p_student of each row of logits [n, classes]; [n], no gradient."""
+    with torch.no_grad():
+        return torch.lerp(teacher.softmax(-1), student.softmax(-1), share).max(-1).values
+
+
+def most_confident(probabilities: Tensor, keep: float) -> Tensor:
+    """Places of the share `keep` of the rows [n, classes] of which each predicted class is surest, rising; at least one.
+
+    A quota for each class, so that one of which a model is always sure does not crowd out the others. Of equals the lower place
+    comes first.
+    """
+    sure, predicted = probabilities.max(-1)
+    kept = [(predicted == number).nonzero()[:, 0] for number in predicted.unique().tolist()]
+    chosen = [
+        places[sure[places].argsort(descending=True, stable=True)[: math.ceil(keep * len(places))]] for places in kept
+    ]
+    return torch.cat(chosen).sort().values if chosen else torch.zeros(0, dtype=torch.long)

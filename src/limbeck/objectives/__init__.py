@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from limbeck.objectives.subsets import learned_subset_kl, span_correlation
     from limbeck.objectives.tokens import attention_kl, attention_mse, hidden_mse, relation_kl
     from limbeck.objectives.variational import variational_information
+    from limbeck.objectives.views import confident_mse, told_apart, view_contrast
     from limbeck.objectives.weights import Weight, between, cosine, learned, ramp
 
 _PLACES = {
@@ -41,6 +42,7 @@ _PLACES = {
     "mutual_information": "information", "contrast": "memory", "variational_information": "variational",
     "hidden_mse": "tokens", "attention_mse": "tokens", "attention_kl": "tokens", "relation_kl": "tokens",
     "paraphrase": "paraphrases", "learned_subset_kl": "subsets", "span_correlation": "subsets",
+    "view_contrast": "views", "told_apart": "views", "confident_mse": "views",
     "chunk_likelihoods": "chunks", "sorted_l1_by_index": "chunks", "sorted_l1_of_chunks": "chunks",
 }  # fmt: skip
 

@@ -100,3 +100,23 @@ def subclass_head(
     from limbeck.students.save import build_from
 
     return SubclassHead(without(build_from(student), without_layers), width, outputs, count)
+
+
+class Deepened(Headed):
+    """A hidden layer, `first`, between body and a fresh classifier: the part of a projection head that fine-tuning keeps."""
+
+    def __init__(self, body: nn.Module, width: int, outputs: int):
+        super().__init__(body)
+        self.first = nn.Sequential(nn.Linear(width, width), nn.ReLU())
+        self.fc = nn.Linear(width, outputs)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        return self.fc(self.first(self.features(*args, **kwargs)))
+
+
+@builder
+def deepened(student: dict[str, Any], without_layers: list[str], width: int, outputs: int) -> Deepened:
+    """A `Deepened` with fresh weights, around a student that is built by its own builder."""
+    from limbeck.students.save import build_from
+
+    return Deepened(without(build_from(student), without_layers), width, outputs)

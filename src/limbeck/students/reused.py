@@ -1,4 +1,4 @@
-"""A student that ends in its teacher's classifier (SimKD, Chen et al., 2022)."""
+"""Students that end in their teacher's classifier, behind maps (SimKD, Chen et al., 2022) or vectors."""
 
 from __future__ import annotations
 
@@ -52,3 +52,24 @@ def reused_classifier(student: dict[str, Any], without_layers: list[str], channe
 
     body = without(build_from(student), without_layers)
     return ReusedClassifier(body, channels, nn.Linear(width, outputs, bias=bias), factor, side, shape)
+
+
+class SharedClassifier(Headed):
+    """Body, a linear projector of its vectors, and the teacher's classifier, which is frozen."""
+
+    def __init__(self, body: nn.Module, width: int, classifier: nn.Linear):
+        super().__init__(body)
+        self.projector = nn.Linear(width, classifier.in_features)
+        self.classifier = classifier.requires_grad_(False)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        return self.classifier(self.projector(self.features(*args, **kwargs)))
+
+
+@builder
+def shared_classifier(student: dict[str, Any], without_layers: list[str], width: int, inner: int, outputs: int,
+                      bias: bool) -> SharedClassifier:  # fmt: skip
+    """A `SharedClassifier` with fresh weights, around a student that is built by its own builder."""
+    from limbeck.students.save import build_from
+
+    return SharedClassifier(without(build_from(student), without_layers), width, nn.Linear(inner, outputs, bias=bias))

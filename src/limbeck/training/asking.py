@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from limbeck.data.base import Part
+from limbeck.data.base import Part, SubsetPart
 from limbeck.errors import ArgumentError, DataError
+from limbeck.functional.pool import most_confident
 from limbeck.signals.step import derive
 from limbeck.teachers.base import ModuleTeacher
 from limbeck.training.inside import classifier, signals_of_train
@@ -98,3 +99,20 @@ def share_of_wrong(job: Job, given: float) -> float:
 def last_inputs(job: Job) -> str:
     """The tap of the inputs of the student's classifier."""
     return f"{classifier(job, 'student')}#input"
+
+
+def sure_part(job: Job, student: nn.Module, share: float, keep: float) -> Part:
+    """The training samples of which teacher and student together are surest: the share `keep` of each class they predict.
+
+    By (1 - share) of the teacher's probabilities + `share` of the student's; without augmentation. In a rehearsal all of them.
+    """
+    train = job.data.train
+    if job.rehearsal or keep == 1:
+        return train
+    assert job.teacher is not None
+    if "said by the teacher" not in job.kept:
+        job.kept["said by the teacher"] = signals_of_train(job, job.teacher, ["logits"])["logits"].softmax(-1)
+    said = job.kept["said by the teacher"]
+    if share:
+        said = torch.lerp(said, signals_of_train(job, ModuleTeacher(student), ["logits"])["logits"].softmax(-1), share)
+    return SubsetPart(train, most_confident(said, keep), "sure")

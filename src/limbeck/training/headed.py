@@ -17,8 +17,18 @@ from limbeck.signals.order import after
 from limbeck.signals.step import derive
 from limbeck.signals.taps import Taps
 from limbeck.students.declare import seeded
-from limbeck.students.heads import DualHead, SubclassHead, carry, dual_head, subclass_head, unwrapped, without
-from limbeck.students.reused import ReusedClassifier, reused_classifier
+from limbeck.students.heads import (
+    Deepened,
+    DualHead,
+    SubclassHead,
+    carry,
+    deepened,
+    dual_head,
+    subclass_head,
+    unwrapped,
+    without,
+)
+from limbeck.students.reused import ReusedClassifier, SharedClassifier, reused_classifier, shared_classifier
 from limbeck.students.save import how_to_build
 from limbeck.training.inside import classifier, module_of, running
 
@@ -85,6 +95,38 @@ def reuse_classifier(job: Job, student_layer: str, teacher_layer: str, factor: i
     if spec is not None:
         made.limbeck_spec = spec  # type: ignore[assignment]
     return made
+
+
+def share_classifier(job: Job) -> SharedClassifier:
+    """The job's student without its classifier, a fresh linear map, and the teacher's own classifier.
+
+    Raises SignalError where one of them ends in no linear layer.
+    """
+    name, given = classifier(job, "student"), classifier(job, "teacher")
+    own: Any = job.student.get_submodule(name)
+    head: Any = copy.deepcopy(module_of(job, "teacher").get_submodule(given))
+    with seeded(derive(job.settings.seed, "projector") % 2**31):
+        made = SharedClassifier(without(job.student, [name]), own.in_features, head).to(device_of(job.student))
+    spec = spec_of(job, shared_classifier, without_layers=[name], width=own.in_features, inner=head.in_features,
+                   outputs=head.out_features, bias=head.bias is not None)  # fmt: skip
+    if spec is not None:
+        made.limbeck_spec = spec  # type: ignore[assignment]
+    return made
+
+
+def deepen(job: Job, big: str = "") -> Deepened:
+    """A network to be pretrained: `big` built for the job's data, else a copy of the teacher, else one like the student.
+
+    Its classifier is a fresh one behind a fresh hidden layer. Raises SignalError where it ends in no linear layer.
+    """
+    if big:
+        from limbeck.students.build import build_student
+
+        base = build_student(big, job.data, job.task, seed=derive(job.settings.seed, "big") % 2**31)
+        job.task.check(job.data, {"big network": base})
+    else:
+        base = job.fresh_student() if job.teacher is None else job.copy_of_teacher()
+    return _on_body(replace(job, student=base.to(device_of(job.student))), Deepened, deepened)
 
 
 def two_heads(job: Job) -> DualHead:

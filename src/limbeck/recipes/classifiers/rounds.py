@@ -45,6 +45,29 @@ def deep_mutual_learning(job: Job, temperature: float = 1.0) -> Stage:
     return job.stage(lesson("peer"), learners=[peer])
 
 
+@recipe(paper="MEAL V2: Boosting Vanilla ResNet-50 to 80%+ Top-1 Accuracy on ImageNet without Tricks", year=2020,
+        field="classifiers", needs=("logits", "labels"))  # fmt: skip
+def meal_v2(job: Job, before: float = 0.5, weight: float = 1.0) -> Generator[Stage, Result, None]:
+    """Go on from a trained student with the mean probabilities of several teachers, without labels and without weight decay.
+
+    limbeck distill meal_v2 teacher=[FOLDER,FOLDER,FOLDER] student=... data=... before=0.5
+
+    Stage 1: CE, for the share `before` of the length; with 0 the student is trained already. Stage 2, without weight decay:
+    -sum of mean_k p_k log p at temperature 1, no T^2, + a discriminator's binary cross-entropy between the student's logits and
+    the mean of the teachers' (Shen and Savvides, 2020; both descend the same loss, as in the released code; the paper's 180
+    epochs have the rate 0.01, then 0.001, and only crops and flips). The discriminator is not part of the student.
+    """
+    from limbeck.teachers.ensemble import Ensemble
+
+    if before:
+        yield job.stage(
+            o.cross_entropy(), part=job.labelled(), name="labels", **job.settings.portion(before, epochs=True)
+        )
+    teachers = [f"{name}.logits" for name in job.teacher.teachers] if isinstance(job.teacher, Ensemble) else ["logits"]
+    objective = o.soft_cross_entropy() + weight * o.told_apart(teachers)
+    yield job.stage(objective, name="teachers", weight_decay=0.0, **job.settings.portion(1 - before, epochs=True))
+
+
 @recipe(paper="Less or More From Teacher: Exploiting Trilateral Geometry For Knowledge Distillation", year=2024,
         field="classifiers", needs=("logits", "labels"))  # fmt: skip
 def tgeo_kd(job: Job, temperature: float = 4.0, held: float = 0.2, hidden: int = 64, every: int = 1) -> Stage:
