@@ -22,7 +22,7 @@ SEEDS = range(5)
 NOTE = (
     "Teacher: the pretrained resnet56 of the shared data (93.4 % on clean images, 83.2 % on these JPEG images), trained "
     "further for one pass over 8,000 other images; student: a residual net of 8 layers, 8 to 32 channels; 8 epochs of batch "
-    "64, crops and flips, Limbeck's default optimizer at 3e-3; scores of the last epoch on 2,000 test images. Nothing is tuned: "
+    "64, crops and flips, Limbeck's optimizer at 3e-3; scores of the last epoch on 2,000 test images. Nothing is tuned: "
     "each recipe has its published weights, which are of this image size (DKD its beta of 8; 2,048 negatives of CRD)."
 )
 
