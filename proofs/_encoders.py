@@ -18,8 +18,8 @@ SEEDS = range(10, 13)
 NOTE = (
     "Teacher: a BERT of 6 layers, 96 wide, trained on all labels from scratch; students of 2 layers and the same width, 300 "
     "updates in all. KD and the recipe read all texts, the student alone those with labels. Two ways of each, the better on "
-    "validation: KD at temperature 1 or 4, the student alone at the run's rate or half of it. No general texts and no pretrained "
-    "model."
+    "validation: KD at temperature 1 or 4, the student alone at the run's rate or half of it. No general texts and no "
+    "pretrained model."
 )
 
 
@@ -51,8 +51,8 @@ def judge_of(recipe: str) -> Callable[[list[Row]], tuple[bool, str]]:
         alone, alone_error = paired(rows, recipe, "alone")
         mean = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
         return kd > 2 * kd_error and alone > 2 * alone_error, (
-            f"{recipe} {mean[recipe]:.1f} %, {kd:+.1f} ± {kd_error:.1f} points from KD and {alone:+.1f} ± {alone_error:.1f} from "
-            f"the student alone; the teacher has {mean['teacher']:.1f} %."
+            f"{recipe} {mean[recipe]:.1f} %, {kd:+.1f} ± {kd_error:.1f} points from KD and {alone:+.1f} ± {alone_error:.1f} "
+            f"from the student alone; the teacher has {mean['teacher']:.1f} %."
         )
 
     return judge

@@ -14,10 +14,10 @@ from limbeck.proving import paired
 Row = dict[str, float]
 SEEDS = range(5)
 NOTE = (
-    "Teacher: a CNN of width 16 and depth 3 trained on all labels; student: width 4, the same depth; 400 steps. Six ways of each "
-    "are tried on the first seed and chosen by the validation part: weights or numbers around the published ones, and the "
-    "learning rate, of the student alone too. The table is of the test part. Unlabelled images count for what a recipe makes of "
-    "them."
+    "Teacher: a CNN of width 16 and depth 3 trained on all labels; student: width 4, the same depth; 400 steps. Six ways of "
+    "each are tried on the first seed and chosen by the validation part: weights or numbers around the published ones, and the "
+    "learning rate, of the student alone too. The table is of the test part. Unlabelled images count for what a recipe makes "
+    "of them."
 )
 FIRST = 10  # seeds that the ranking of all baselines has not seen
 
@@ -53,8 +53,8 @@ def judge_of(name: str) -> Callable[[list[Row]], tuple[bool, str]]:
         kd, kd_error = paired(rows, name, "kd")
         mean = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
         return gain > 2 * error, (
-            f"{name} {mean[name]:.1f} %, {gain:+.1f} ± {error:.1f} points over the student alone and {kd:+.1f} ± {kd_error:.1f} "
-            f"from KD; the teacher has {mean['teacher']:.1f} %."
+            f"{name} {mean[name]:.1f} %, {gain:+.1f} ± {error:.1f} points over the student alone and {kd:+.1f} ± "
+            f"{kd_error:.1f} from KD; the teacher has {mean['teacher']:.1f} %."
         )
 
     return judge
