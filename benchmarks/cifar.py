@@ -5,9 +5,11 @@
     python benchmarks/cifar.py --data FOLDER_OF_CIFAR100     # anything that limbeck.load_data reads as images of 32 x 32
 
 The schedule is the benchmarks': SGD with momentum 0.9, weight decay 5e-4, batches of 64, rate 0.05 divided by 10 at 150, 180
-and 210 of 240 epochs (a shorter run keeps these fractions), random crops of images padded by 4 and flips. Images lie on the device
-and are cropped there. Crops and flips are 162 views of an image: the teacher reads all of them once, and students look its
-logits up, exactly as if it ran. On a GPU a step is captured once for each rate and replayed. Published rows average the last
+and 210 of 240 epochs (a shorter run keeps these fractions), random crops of images padded by 4 and flips. Images lie on the
+device and are cropped there. Crops and flips are 162 views of an image: the teacher reads all of them once, and students look
+its logits up, exactly as if it ran. On a GPU a step is captured once for each rate and replayed.
+
+Published rows average the last
 epoch (RepDistiller) or the best one on the test part (mdistiller): both are in the record.
 
 On a CPU the defaults are a few images and epochs: that this runs, not what a recipe gives; the record says so.

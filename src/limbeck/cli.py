@@ -370,6 +370,9 @@ def evaluate(words: Words = None, json_: Json = False) -> None:
 
     **limbeck evaluate runs/x data=... teacher=... part=test** (a run folder, a saved module, a Transformers folder)
 
+    **limbeck evaluate runs/x data=known.jsonl novel=other.jsonl** also tells how well the model notices what is new (AUROC,
+    AUPR, FAR95): language models by the perplexity of a text, classifiers by their largest probability.
+
     **limbeck evaluate runs/x tasks=arc_easy,hellaswag** asks the lm-evaluation-harness about a language model (the extra
     `harness`); include=FOLDER of tasks of one's own, limit=100 shots=5 batch_size=16.
 

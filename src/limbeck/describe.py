@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from limbeck.disk import read
 from limbeck.errors import ArgumentError, RunError, nearest
-from limbeck.given import DATA_OPTIONS, check_data_options, load_given
+from limbeck.given import DATA_OPTIONS, Given, check_data_options, load_given
 from limbeck.recipes.registry import Recipe, find
 from limbeck.run import Record, Run, load_record
+
+if TYPE_CHECKING:
+    from limbeck.data.base import Part
+    from limbeck.tasks.base import Task
 
 
 @dataclass
@@ -154,12 +158,13 @@ def store_teacher(*, teacher: Any, data: Any, out: str | Path, taps: Sequence[st
 
 
 def evaluate_model(*, model: Any, data: Any = None, teacher: Any = None, part: str = "test", task: str | None = None,
-                   seed: int = 0, **options: Any) -> Record:  # fmt: skip
+                   novel: Any = None, seed: int = 0, **options: Any) -> Record:  # fmt: skip
     """Measure a model, and a teacher beside it. A run folder brings its own data when none are given.
 
+    `novel`: other data of the same form; how well the models tell them from the known ones of `part` is measured too.
     `options` are those of the data.
     """
-    from limbeck.evaluation.record import describe_data, model_record
+    from limbeck.evaluation.record import describe_data, model_record, spread
     from limbeck.machine import describe
     from limbeck.teachers.base import as_teacher
     from limbeck.teachers.load import load_model
@@ -185,8 +190,29 @@ def evaluate_model(*, model: Any, data: Any = None, teacher: Any = None, part: s
         models.append(record)
     record, _, confusion = model_record("student", "student", [module], job, part, theirs, True)
     models.append(record)
+    if novel is not None:
+        strange = _novel_part(novel, given, part, options)
+        for record, each in zip(models, [module] if other is None else [other, module], strict=True):
+            found = novelty_of(given.task, each, loaded.parts[part], strange)
+            record["scores"] |= {name: spread([value]) for name, value in found.items()}
     return {"title": f"{model} on {loaded.name}", "models": models, "confusion": confusion, "machine": describe(),
             "data": describe_data(loaded, part), "task": given.task.name}  # fmt: skip
+
+
+def _novel_part(novel: Any, given: Given, part: str, options: Mapping[str, Any]) -> Part:
+    """All samples of the novel data, or of a data set with parts the one that is asked for."""
+    whole = {name: value for name, value in options.items() if name not in ("valid", "test", "labelled", "augment")}
+    loaded = load_given(novel, given.model, role="student", task=given.task, valid=0, **whole).data
+    return loaded.parts.get(part, loaded.train)
+
+
+def novelty_of(task: Task, model: Any, known: Part, novel: Part) -> dict[str, float]:
+    """How well a model tells novel samples from known ones: see `limbeck.evaluation.novelty.novelty_metrics`."""
+    from limbeck.evaluation.novelty import novelty_metrics
+
+    if not isinstance(model, nn.Module):
+        raise ArgumentError(f"novel= is measured of models, and this teacher is a {type(model).__name__}.")
+    return novelty_metrics(task.novelty(model, known), task.novelty(model, novel))
 
 
 def run_config(path: str | Path) -> dict[str, Any]:

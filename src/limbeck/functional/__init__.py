@@ -14,7 +14,14 @@ from limbeck.functional.aligned import (
     token_strength,
 )
 from limbeck.functional.alignment import chunk_rows, chunk_sums, shared_chunks, words_of_chunks
-from limbeck.functional.attention import attention_kl, attention_mse, attention_scores, hidden_mse, token_mean
+from limbeck.functional.attention import (
+    attention_kl,
+    attention_mse,
+    attention_scores,
+    hidden_mse,
+    nearest_layers_mse,
+    token_mean,
+)
 from limbeck.functional.coherence import multi_level_ranking, rating_mse
 from limbeck.functional.core import Declaration, objective, reduce
 from limbeck.functional.features import (

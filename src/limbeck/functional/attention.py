@@ -41,6 +41,16 @@ def hidden_mse(student: Tensor, teacher: Tensor, *, tokens: Tensor | None = None
     return reduce(token_mean((student - teacher.detach()).square().mean(-1), tokens), mask, reduction)
 
 
+def nearest_layers_mse(student: Tensor, teachers: Tensor, *, nearest: int = 2) -> Tensor:
+    """How far each token is from the layers of the teacher that are nearest to it. Values [batch, tokens].
+
+    `student` [batch, tokens, width], `teachers` [layers, batch, tokens, width]: of the mean squared differences to every layer
+    the `nearest` smallest, added (multi-level distillation for novelty in text, 2023).
+    """
+    apart = (student - teachers).square().mean(-1)
+    return apart.topk(min(nearest, len(teachers)), dim=0, largest=False).values.sum(0)
+
+
 def attention_mse(student: Tensor, teacher: Tensor, *, tokens: Tensor | None = None, lowest: float = -100.0,
                   mask: Tensor | None = None, reduction: Reduction = "mean") -> Tensor:  # fmt: skip
     """Mean squared difference of scores before the softmax, over heads and pairs of a sample's tokens. Values [batch].

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from limbeck.objectives.formula import Formula, compose
     from limbeck.objectives.fusion import review
     from limbeck.objectives.information import mutual_information
+    from limbeck.objectives.layers import nearest_layers
     from limbeck.objectives.library import *  # noqa: F403
     from limbeck.objectives.memory import contrast
+    from limbeck.objectives.messages import conversation
     from limbeck.objectives.paced import paced_target
     from limbeck.objectives.paraphrases import paraphrase
     from limbeck.objectives.policy import kl_estimate, policy_gradient, selected, weighed
@@ -40,6 +42,7 @@ _PLACES = {
     "policy_gradient": "policy", "kl_estimate": "policy", "selected": "policy", "weighed": "policy",
     "paced_target": "paced", "review": "fusion", "flow": "flows",
     "mutual_information": "information", "contrast": "memory", "variational_information": "variational",
+    "nearest_layers": "layers", "conversation": "messages",
     "hidden_mse": "tokens", "attention_mse": "tokens", "attention_kl": "tokens", "relation_kl": "tokens",
     "paraphrase": "paraphrases", "learned_subset_kl": "subsets", "span_correlation": "subsets",
     "view_contrast": "views", "told_apart": "views", "confident_mse": "views",

@@ -104,6 +104,12 @@ class Task:
         """
         raise NotImplementedError(f"{type(self).__name__} has no distances between models")
 
+    def novelty(self, model: nn.Module, part: Part) -> Tensor:
+        """How novel each sample of a part is to a model, [n], the higher the more."""
+        raise ArgumentError(
+            f"What is novel is told of language models and classifiers (task=causal_lm, classification), not of {self.name}."
+        )
+
     def finish(self, student: nn.Module, teacher: Any) -> None:
         """Write on a trained student what those must know of its teacher who use it. By default nothing."""
 

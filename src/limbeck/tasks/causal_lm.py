@@ -27,7 +27,7 @@ from limbeck.evaluation.tokens import TokenTally
 from limbeck.functional.core import UNLABELLED
 from limbeck.signals.blocks import Post
 from limbeck.signals.lazy import Lazy
-from limbeck.signals.scores import sequence_log_probabilities
+from limbeck.signals.scores import label_log_probabilities, sequence_log_probabilities
 from limbeck.students.adapters import has_adapters
 from limbeck.students.pretrained import is_pretrained
 from limbeck.tasks.base import Distance, Task
@@ -206,6 +206,20 @@ class CausalLM(Task):
             return next(iter(found["agreement"].items())), ("nll", found["scores"]["nll"])
         other = self.measure(model, part, oracle, most=most)
         return next(iter(found["agreement"].items())), next(iter(other["agreement"].items()))
+
+    @torch.no_grad()
+    def novelty(self, model: nn.Module, part: Part, batch_size: int = 16) -> Tensor:
+        """The log of each row's perplexity: its mean negative log-likelihood over predicted tokens."""
+        found = []
+        with self._resting(model):
+            for positions in torch.arange(len(part)).split(batch_size):
+                batch = part.batch(positions)
+                assert batch.labels is not None
+                logits = self._logits(model, batch, "student")
+                labels = batch.labels.to(logits.device)
+                values = label_log_probabilities(logits, labels)
+                found.append(-values.double().sum(-1) / (labels != UNLABELLED).sum(-1).clamp(min=1))
+        return torch.cat(found).cpu()
 
     def _logits(self, model: Any, batch: Batch, role: str) -> Any:
         if not isinstance(model, nn.Module):

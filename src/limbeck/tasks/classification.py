@@ -77,6 +77,12 @@ class Classification(Task):
         name = "mse" if proxy[0] == "mse" else "nll"
         return proxy, (name, self.scores(outputs, part.labels)[name])
 
+    def novelty(self, model: nn.Module, part: Part) -> Tensor:
+        """-log of the largest probability (the baseline of Hendrycks and Gimpel, 2017)."""
+        from limbeck.evaluation.run import predict
+
+        return -predict(model, part, self).double().log_softmax(-1).max(-1).values
+
     def _apart(self, outputs: Tensor, others: Tensor) -> Distance:
         from limbeck.evaluation.fidelity import fidelity
 
@@ -139,6 +145,9 @@ class Regression(Classification):
         from limbeck.evaluation.quality import regression_scores
 
         return regression_scores(outputs, labels)
+
+    def novelty(self, model: nn.Module, part: Part) -> Tensor:
+        return Task.novelty(self, model, part)
 
     def _apart(self, outputs: Tensor, others: Tensor) -> Distance:
         return "mse", self.scores(outputs, others)["mse"]

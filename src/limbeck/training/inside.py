@@ -18,6 +18,7 @@ from limbeck.signals.taps import match
 from limbeck.teachers.base import ModuleTeacher, Teacher
 
 if TYPE_CHECKING:
+    from limbeck.signals.step import Step
     from limbeck.training.job import Job
 
 AT_ONCE = 256
@@ -121,3 +122,15 @@ def signals_of_train(job: Job, teacher: Teacher, taps: Sequence[str]) -> dict[st
         for name, value in teacher.read(train.batch(chosen).to(place), list(taps), job.task).items():
             found[name].append(pooled(value.detach().float().cpu()))
     return {name: torch.cat(values) for name, values in found.items()}
+
+
+def goes_on_from(job: Job, tap: str) -> Callable[[Step, Tensor], Tensor]:
+    """A function that gives the teacher's logits of a step's batch when a signal of it is put in at `tap`, with gradient."""
+    module_of(job, "teacher")  # which says so where there is none
+    teacher, task = job.teacher, job.task
+    assert isinstance(teacher, ModuleTeacher)
+
+    def reply(step: Step, state: Tensor) -> Tensor:
+        return teacher.read(step.batch, ["logits"], task, replace={tap: state})["logits"]
+
+    return reply
