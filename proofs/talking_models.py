@@ -16,8 +16,8 @@ CLAIM = (
 )
 NOTE = (
     "Teacher: a CNN of width 16 and depth 3 trained on all labels; student: width 4, the same depth; 400 steps. Six ways of "
-    "each on the first seed, chosen by validation: for features three weights and the learning rate, of messages the weight of what "
-    "is asked. KD is beside them: messages carry predictions too."
+    "each on the first seed, chosen by validation: for features three weights and the learning rate, of messages the weight "
+    "of what is asked. KD is beside them: messages carry predictions too."
 )
 
 
@@ -25,7 +25,7 @@ NOTE = (
 def table() -> dict[str, list[float]]:
     recipes = {
         "talking_models": "talking_models(asked=[0.3, 1.0, 3.0])",
-        "features": "distiller(soft=0.0, intermediate=mse, weight=[0.1, 1.0, 10.0])",
+        "features": "distiller(soft=0.0, intermediate='mse', weight=[0.1, 1.0, 10.0])",
         "kd": "kd",
     }
     found = lb.compare(recipes=recipes, data="digits", teacher=teacher(), student="cnn(width=4,depth=3)", labelled=100,

@@ -129,6 +129,7 @@ from limbeck.functional.subset import (
     span_correlation,
     subset_kl,
 )
+from limbeck.functional.token_relations import token_context_mse, token_contrast, token_neighbour_kl
 from limbeck.functional.tokens import (
     adaptive_kl,
     interpolated_cross_entropy,

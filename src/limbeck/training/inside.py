@@ -13,7 +13,7 @@ from limbeck.evaluation.modes import device_of, evaluating
 from limbeck.functional.transforms import pooled
 from limbeck.signals.layers import layers
 from limbeck.signals.order import before_activation, classifier_of
-from limbeck.signals.stages import stages
+from limbeck.signals.stages import stage_at, stages
 from limbeck.signals.taps import match
 from limbeck.teachers.base import ModuleTeacher, Teacher
 
@@ -134,3 +134,19 @@ def goes_on_from(job: Job, tap: str) -> Callable[[Step, Tensor], Tensor]:
         return teacher.read(step.batch, ["logits"], task, replace={tap: state})["logits"]
 
     return reply
+
+
+def source_of(job: Job, given: Any, layer: str = "auto") -> tuple[ModuleTeacher, str]:
+    """A model of any classes as a teacher (None: the job's), and the tap of a layer of it ("auto": its last stage)."""
+    from limbeck.teachers.load import load_model
+
+    if given is None:
+        module = module_of(job, "teacher")
+        assert isinstance(job.teacher, ModuleTeacher)
+        teacher = job.teacher
+    else:
+        loaded = load_model(given, data=job.data, task=job.task, role="teacher")
+        if not isinstance(loaded, nn.Module):
+            raise ArgumentError(f"source= is looked into, and a {type(loaded).__name__} is no module. Give a model.")
+        module, teacher = loaded, ModuleTeacher(loaded)
+    return teacher, stage_at(module, 1) if layer == "auto" else layer

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from limbeck import objectives as o
+from limbeck.errors import ArgumentError
 from limbeck.recipes.registry import recipe
 
 if TYPE_CHECKING:
@@ -44,3 +45,24 @@ def correlation_congruence(job: Job, student_layer: str = "auto", teacher_layer:
 
     taps = job.layer("student", student_layer, at=1), job.layer("teacher", teacher_layer, at=1)
     return job.stage(o.cross_entropy() + weight * o.consecutive_error_product().on(*taps).projected().through(pooled))
+
+
+@recipe(paper="Knowledge Distillation via Token-level Relationship Graph", year=2023, field="classifiers",
+        needs=("features", "logits", "labels"))  # fmt: skip
+def trg(job: Job, student_layer: str = "auto", teacher_layer: str = "auto", local: float = 1.0, context: float = 1.0,
+        contrast: float = 0.1, neighbours: int = 8, tokens: int = 512, soft: float = 0.9,
+        temperature: float = 4.0) -> Stage:  # fmt: skip
+    """Match how patches are related, across the images of a batch and inside each, beside predictions.
+
+    limbeck distill trg teacher=... student=... data=... neighbours=8
+
+    (1 - soft) CE + soft KD + local * KL over each token's nearest neighbours + context * MSE of cosines inside an image +
+    contrast * InfoNCE between a token's projection and the teacher's (2023, from its text, no code is published; weights, the
+    number of neighbours and how the temperature of the first adapts are ours). Tokens are positions of the last map or patches,
+    at most `tokens` of a batch. The projector is not part of the student.
+    """
+    if not 0 <= soft <= 1:
+        raise ArgumentError(f"soft={soft!r}: expected a share from 0 to 1.")
+    taps = job.layer("student", student_layer, at=1), job.layer("teacher", teacher_layer, at=1)
+    graph = o.token_graph(*taps, local=local, context=context, contrast=contrast, neighbours=neighbours, most=tokens)
+    return job.stage((1 - soft) * o.cross_entropy() + soft * o.forward_kl(temperature=temperature) + graph)
