@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from limbeck.disk import read
 from limbeck.errors import ArgumentError, RunError, nearest
@@ -203,7 +203,15 @@ def _novel_part(novel: Any, given: Given, part: str, options: Mapping[str, Any])
     """All samples of the novel data, or of a data set with parts the one that is asked for."""
     whole = {name: value for name, value in options.items() if name not in ("valid", "test", "labelled", "augment")}
     loaded = load_given(novel, given.model, role="student", task=given.task, valid=0, **whole).data
-    return loaded.parts.get(part, loaded.train)
+    chosen = loaded.parts.get(part, loaded.train)
+    first, other = (each.batch([0]).inputs for each in (given.data.train, chosen))
+    forms = [list(each.shape[1:]) if isinstance(each, Tensor) else [] for each in (first, other)]
+    if loaded.kind != given.data.kind or (loaded.kind in ("image", "table") and forms[0] != forms[1]):
+        raise ArgumentError(
+            f"novel={novel!r} is of kind {loaded.kind!r}, {forms[1]}; the known data are {given.data.kind!r}, {forms[0]}. Give "
+            "data that the model can read (images can be brought to one size by image_size=)."
+        )
+    return chosen
 
 
 def novelty_of(task: Task, model: Any, known: Part, novel: Part) -> dict[str, float]:

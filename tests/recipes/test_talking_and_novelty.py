@@ -136,6 +136,9 @@ def test_evaluate_measures_it(tmp_path):
     scores = found["models"][-1]["scores"]
     assert {"auroc", "aupr", "far95"} <= set(scores)
     assert 0 <= scores["auroc"]["mean"] <= 1
+    for other in ("wine", "digits"):
+        with pytest.raises(ArgumentError, match="that the model can read"):
+            evaluate_model(model=str(tmp_path / "run"), novel=other)
 
 
 # conversation
