@@ -14,7 +14,14 @@ from limbeck.functional.aligned import (
     token_strength,
 )
 from limbeck.functional.alignment import chunk_rows, chunk_sums, shared_chunks, words_of_chunks
-from limbeck.functional.attention import attention_kl, attention_mse, attention_scores, hidden_mse, token_mean
+from limbeck.functional.attention import (
+    attention_kl,
+    attention_mse,
+    attention_scores,
+    hidden_mse,
+    nearest_layers_mse,
+    token_mean,
+)
 from limbeck.functional.coherence import multi_level_ranking, rating_mse
 from limbeck.functional.core import Declaration, objective, reduce
 from limbeck.functional.features import (
@@ -113,6 +120,7 @@ from limbeck.functional.selection import (
     topk_plackett_luce,
 )
 from limbeck.functional.sentences import sentence_kinds, sentence_probabilities, teacher_share
+from limbeck.functional.similarity import bootstrap_interval, leep, parc, rank_correlation
 from limbeck.functional.subclasses import subclass_directions, subclass_log_probabilities, summed_subclasses
 from limbeck.functional.subset import (
     clipped_forward_kl,

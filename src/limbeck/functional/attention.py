@@ -6,6 +6,7 @@ mean over its own tokens, so that they are additive over samples and do not depe
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -39,6 +40,17 @@ def hidden_mse(student: Tensor, teacher: Tensor, *, tokens: Tensor | None = None
                reduction: Reduction = "mean") -> Tensor:  # fmt: skip
     """Mean squared difference over a sample's tokens and the width, of hidden states [batch, tokens, width]. Values [batch]."""
     return reduce(token_mean((student - teacher.detach()).square().mean(-1), tokens), mask, reduction)
+
+
+def nearest_layers_mse(student: Tensor, teacher: Tensor, *, nearest: int = 2) -> Tensor:
+    """Sum over the student's layers of the `nearest` smallest squared distances of a token to the teacher's layers.
+
+    Hidden states [student's layers, batch, tokens, width] and [teacher's layers, batch, tokens, width], which may have a
+    gradient (of a map that they went through). A distance is the mean over the width; which layers are nearest is found for
+    every token anew (Wu et al., 2023). Values [batch, tokens].
+    """
+    apart = torch.stack([(layer - teacher).square().mean(-1) for layer in student])
+    return apart.topk(nearest, dim=1, largest=False).values.sum((0, 1))
 
 
 def attention_mse(student: Tensor, teacher: Tensor, *, tokens: Tensor | None = None, lowest: float = -100.0,

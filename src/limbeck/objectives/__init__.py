@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from limbeck.objectives.information import mutual_information
     from limbeck.objectives.library import *  # noqa: F403
     from limbeck.objectives.memory import contrast
+    from limbeck.objectives.nearest import nearest_layers
     from limbeck.objectives.paced import paced_target
     from limbeck.objectives.paraphrases import paraphrase
     from limbeck.objectives.policy import kl_estimate, policy_gradient, selected, weighed
@@ -40,7 +41,7 @@ _PLACES = {
     "paced_target": "paced", "review": "fusion", "flow": "flows",
     "mutual_information": "information", "contrast": "memory", "variational_information": "variational",
     "hidden_mse": "tokens", "attention_mse": "tokens", "attention_kl": "tokens", "relation_kl": "tokens",
-    "paraphrase": "paraphrases", "learned_subset_kl": "subsets", "span_correlation": "subsets",
+    "nearest_layers": "nearest", "paraphrase": "paraphrases", "learned_subset_kl": "subsets", "span_correlation": "subsets",
     "chunk_likelihoods": "chunks", "sorted_l1_by_index": "chunks", "sorted_l1_of_chunks": "chunks",
 }  # fmt: skip
 

@@ -29,7 +29,8 @@ def toy_job(recipe: Recipe | None = None, **settings: Any) -> Job:
 
         across = recipe is not None and recipe.function.__module__.endswith(".tokenizers")
         preferences = recipe is not None and "preferences" in recipe.needs
-        tokens, large, small = two_tokenizers_toy() if across else language_toy(preferences)
+        layers = 3 if recipe is not None and "features" in recipe.needs else 0
+        tokens, large, small = two_tokenizers_toy() if across else language_toy(preferences, layers)
         valid = tokens.parts["valid"]
         return Job(task, tokens, small, ModuleTeacher(large), given,
                    evaluation=lambda module: task.measure(module, valid)["scores"])  # fmt: skip
