@@ -1,6 +1,4 @@
-"""Talking models and multi-level distillation for novelty: formulas by loops and official outputs, what is trained, metrics."""
-
-import json
+"""Talking models; and what is new to a model: metrics by hand and official outputs, scores of texts and classes."""
 
 import numpy as np
 import pytest
@@ -9,9 +7,7 @@ import torch.nn.functional as F
 
 import limbeck as lb
 from goldens import load
-from limbeck import functional as f
 from limbeck import objectives as o
-from limbeck.data.shared import find_golden
 from limbeck.describe import evaluate_model, novelty_of
 from limbeck.errors import ArgumentError, DataError, SignalError
 from limbeck.evaluation.novelty import novelty_metrics
@@ -21,55 +17,6 @@ from limbeck.students.build import mlp
 from limbeck.tasks import resolve
 from limbeck.training.execute import Runner
 from limbeck.training.inside import goes_on_from
-
-# nearest layers
-
-
-def test_nearest_layers_by_hand():
-    rng = np.random.default_rng(0)
-    student, teachers = rng.normal(size=(2, 3, 4)), rng.normal(size=(5, 2, 3, 4))
-    found = f.nearest_layers_mse(torch.tensor(student), torch.tensor(teachers), nearest=2)
-    for b in range(2):
-        for t in range(3):
-            apart = sorted(np.mean((student[b, t] - teachers[layer, b, t]) ** 2) for layer in range(5))
-            assert found[b, t].item() == pytest.approx(apart[0] + apart[1], rel=1e-10)
-
-
-@pytest.mark.shared_data
-def test_mlkd_officially():
-    case = {name: value.double() for name, value in load("classifiers", "mlkd_ood").items()}
-    params = json.loads((find_golden() / "index.json").read_text())["classifiers"]["mlkd_ood"]["params"]
-    mask = torch.tensor(params["mask"]).double()
-    logits, hidden = case["in_s_logits"].requires_grad_(), case["in_s_hid"].requires_grad_()
-    mapped = case["in_t_hid"][1:] @ case["in_proj_w"].T + case["in_proj_b"]
-    kl = (f.forward_kl(logits, case["in_t_logits"], reduction="none") * mask).sum() / mask.sum()
-    inside = sum(f.nearest_layers_mse(hidden[layer], mapped, nearest=2) for layer in params["student_layers"])
-    inside = (inside * mask).sum() / mask.sum()
-    assert kl.item() == pytest.approx(case["out_logit_part"].item(), rel=1e-6)
-    assert inside.item() == pytest.approx(case["out_hidden_part"].item(), rel=1e-6)
-    (kl + inside).backward()
-    torch.testing.assert_close(logits.grad, case["grad_s_logits"], rtol=1e-5, atol=1e-8)
-    torch.testing.assert_close(hidden.grad, case["grad_s_hid"], rtol=1e-5, atol=1e-8)
-
-
-def test_one_map_is_shared_and_learns():
-    job = toy_job(find("mlkd_ood"))
-    stage = find("mlkd_ood")(job)
-    term = next(term for term in stage.learners["student"].objective.terms if term.name == "nearest_layers")
-    runner = Runner(cpu=True)
-    runner.run(stage)
-    assert tuple(next(iter(term.projector.parameters())).shape) == (8, 16)
-    assert len(term.ours) == 2 and len(term.theirs) == 2
-
-
-def test_layers_of_other_places_are_refused():
-    term = o.nearest_layers(["a"], ["b"])
-    term.build({"a": torch.zeros(2, 3, 4)}, {"b": torch.zeros(2, 5, 4)})
-    with pytest.raises(SignalError, match="tokens"):
-        term({"a": torch.zeros(2, 3, 4)}, {"b": torch.zeros(2, 5, 4)})
-    with pytest.raises(ArgumentError, match="nearest=0"):
-        find("mlkd_ood")(toy_job(find("mlkd_ood")), nearest=0)
-
 
 # novelty
 
@@ -97,7 +44,7 @@ def test_metrics_by_hand():
 
 
 def test_a_text_is_as_novel_as_it_is_unlikely():
-    job = toy_job(find("mlkd_ood"))
+    job = toy_job(find("lm_kd"))
     part = job.data.parts["valid"]
     found = job.task.novelty(job.student, part)
     batch = part.batch(torch.arange(len(part)))

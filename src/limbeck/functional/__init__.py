@@ -120,6 +120,7 @@ from limbeck.functional.selection import (
     topk_plackett_luce,
 )
 from limbeck.functional.sentences import sentence_kinds, sentence_probabilities, teacher_share
+from limbeck.functional.similarity import bootstrap_interval, leep, parc, rank_correlation
 from limbeck.functional.subclasses import subclass_directions, subclass_log_probabilities, summed_subclasses
 from limbeck.functional.subset import (
     clipped_forward_kl,

@@ -6,6 +6,7 @@ mean over its own tokens, so that they are additive over samples and do not depe
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -41,14 +42,15 @@ def hidden_mse(student: Tensor, teacher: Tensor, *, tokens: Tensor | None = None
     return reduce(token_mean((student - teacher.detach()).square().mean(-1), tokens), mask, reduction)
 
 
-def nearest_layers_mse(student: Tensor, teachers: Tensor, *, nearest: int = 2) -> Tensor:
-    """How far each token is from the layers of the teacher that are nearest to it. Values [batch, tokens].
+def nearest_layers_mse(student: Tensor, teacher: Tensor, *, nearest: int = 2) -> Tensor:
+    """Sum over the student's layers of the `nearest` smallest squared distances of a token to the teacher's layers.
 
-    `student` [batch, tokens, width], `teachers` [layers, batch, tokens, width]: of the mean squared differences to every layer
-    the `nearest` smallest, added (multi-level distillation for novelty in text, 2023).
+    Hidden states [student's layers, batch, tokens, width] and [teacher's layers, batch, tokens, width], which may have a
+    gradient (of a map that they went through). A distance is the mean over the width; which layers are nearest is found for
+    every token anew (Wu et al., 2023). Values [batch, tokens].
     """
-    apart = (student - teachers).square().mean(-1)
-    return apart.topk(min(nearest, len(teachers)), dim=0, largest=False).values.sum(0)
+    apart = torch.stack([(layer - teacher).square().mean(-1) for layer in student])
+    return apart.topk(nearest, dim=1, largest=False).values.sum((0, 1))
 
 
 def attention_mse(student: Tensor, teacher: Tensor, *, tokens: Tensor | None = None, lowest: float = -100.0,

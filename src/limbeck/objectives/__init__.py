@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from limbeck.objectives.fusion import review
     from limbeck.objectives.graphs import token_graph
     from limbeck.objectives.information import mutual_information
-    from limbeck.objectives.layers import nearest_layers
     from limbeck.objectives.library import *  # noqa: F403
     from limbeck.objectives.memory import contrast
     from limbeck.objectives.messages import conversation
+    from limbeck.objectives.nearest import nearest_layers
     from limbeck.objectives.paced import paced_target
     from limbeck.objectives.paraphrases import paraphrase
     from limbeck.objectives.policy import kl_estimate, policy_gradient, selected, weighed
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from limbeck.objectives.subsets import learned_subset_kl, span_correlation
     from limbeck.objectives.tokens import attention_kl, attention_mse, hidden_mse, relation_kl
     from limbeck.objectives.variational import variational_information
-    from limbeck.objectives.views import confident_mse, side_head, told_apart, view_contrast
+    from limbeck.objectives.views import confident_mse, told_apart, view_contrast
     from limbeck.objectives.weights import Weight, between, cosine, learned, ramp
 
 _PLACES = {
@@ -44,11 +44,11 @@ _PLACES = {
     "policy_gradient": "policy", "kl_estimate": "policy", "selected": "policy", "weighed": "policy",
     "paced_target": "paced", "review": "fusion", "flow": "flows",
     "mutual_information": "information", "contrast": "memory", "variational_information": "variational",
-    "nearest_layers": "layers", "conversation": "messages",
+    "nearest_layers": "nearest", "conversation": "messages",
     "hidden_mse": "tokens", "attention_mse": "tokens", "attention_kl": "tokens", "relation_kl": "tokens",
     "paraphrase": "paraphrases", "learned_subset_kl": "subsets", "span_correlation": "subsets",
     "token_graph": "graphs", "assignment_kl": "prototypes",
-    "side_head": "views", "view_contrast": "views", "told_apart": "views", "confident_mse": "views",
+    "view_contrast": "views", "told_apart": "views", "confident_mse": "views",
     "chunk_likelihoods": "chunks", "sorted_l1_by_index": "chunks", "sorted_l1_of_chunks": "chunks",
 }  # fmt: skip
 

@@ -148,35 +148,3 @@ def confident_mse(student: str, teacher: str, *, share: float = 0.5) -> Confiden
     The confidence is the largest of (1 - share) p_teacher + share p_student at temperature 1, without gradient.
     """
     return ConfidentMse(student, teacher, share)
-
-
-class SideHead(Learnt):
-    """See `side_head`."""
-
-    def __init__(self, tap: str, source: str):
-        super().__init__(f"side_head({source})")
-        self.refs, self.source, self.outputs = [Ref("self", tap)], Ref(source, "logits"), 0
-
-    def needs(self) -> list[Ref]:
-        return [*self.refs, self.source]
-
-    def make(self, step: Step, seed: int) -> None:
-        self.outputs = step.signal(self.source).shape[-1]
-        super().make(step, seed)
-
-    def build_network(self, width: int) -> nn.Module:
-        return nn.Linear(width, self.outputs)
-
-    def values(self, step: Step) -> Tensor:
-        assert self.network is not None
-        target = upcast(step.signal(self.source)).detach().softmax(-1)
-        return -(target * self.network(self.vectors(step)[0]).log_softmax(-1)).sum(-1)
-
-
-def side_head(tap: str, source: str) -> SideHead:
-    """Cross-entropy between the probabilities of the role `source` and those of a linear head on a tap. Values [batch].
-
-    The head has as many outputs as the source, belongs to the objective and is no part of the student: to learn from a model
-    of other classes.
-    """
-    return SideHead(tap, source)

@@ -29,7 +29,7 @@ def toy_job(recipe: Recipe | None = None, **settings: Any) -> Job:
 
         across = recipe is not None and recipe.function.__module__.endswith(".tokenizers")
         preferences = recipe is not None and "preferences" in recipe.needs
-        layers = 2 if recipe is not None and "features" in recipe.needs else 0
+        layers = 3 if recipe is not None and "features" in recipe.needs else 0
         tokens, large, small = two_tokenizers_toy() if across else language_toy(preferences, layers)
         valid = tokens.parts["valid"]
         return Job(task, tokens, small, ModuleTeacher(large), given,

@@ -23,7 +23,8 @@ class TinyLM(nn.Module):
     """The least that a language model of one's own must have: `base_model` with hidden states, and its output matrix.
 
     `base_model(input_ids, ...)` gives `.last_hidden_state` [batch, tokens, width], `get_output_embeddings()` the layer
-    after it, and a call of the whole `.logits` [batch, tokens, symbols]. A state is what a running mean makes of the past.
+    after it, and a call of the whole `.logits` [batch, tokens, symbols]. A state is what a running mean makes of the past,
+    and `layers` after it.
     """
 
     def __init__(self, symbols: int = SYMBOLS, width: int = 16, layers: int = 0):
@@ -39,20 +40,20 @@ class TinyLM(nn.Module):
 
 
 class _Body(nn.Module):
-    def __init__(self, symbols: int, width: int, layers: int):
+    def __init__(self, symbols: int, width: int, layers: int = 0):
         super().__init__()
-        self.layers = nn.ModuleList(nn.Sequential(nn.Linear(width, width), nn.Tanh()) for _ in range(layers))
         self.embedding = nn.Embedding(symbols, width)
         self.mix = nn.Linear(2 * width, width)
+        self.layers = nn.ModuleList(nn.Sequential(nn.Linear(width, width), nn.Tanh()) for _ in range(layers))
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **_: Any) -> SimpleNamespace:
         x = self.embedding(input_ids)
         kept = torch.ones_like(x[..., :1]) if attention_mask is None else attention_mask[..., None].to(x.dtype)
         past = (x * kept).cumsum(1) / kept.cumsum(1).clamp(min=1)
-        x = torch.tanh(self.mix(torch.cat([x, past], -1)))
+        state = torch.tanh(self.mix(torch.cat([x, past], -1)))
         for layer in self.layers:
-            x = layer(x)
-        return SimpleNamespace(last_hidden_state=x)
+            state = layer(state)
+        return SimpleNamespace(last_hidden_state=state)
 
 
 def counting(name: str, rows: int, seed: int, first: int = 0) -> TokenRows:
@@ -119,7 +120,7 @@ def two_tokenizers_toy() -> tuple[Data, nn.Module, nn.Module]:
 
 
 def language_toy(preferences: bool = False, layers: int = 0) -> tuple[Data, nn.Module, nn.Module]:
-    """Data, teacher, student."""
+    """Data, teacher, student; both of so many layers."""
     make = miscounting if preferences else counting
     parts = {"train": make("train", 40, 0), "valid": make("valid", 8, 1, first=40)}
     with seeded(0):

@@ -87,6 +87,14 @@ _ALL = [
     Measure(
         "auroc", "AUROC", "Chance that a positive sample scores above a negative one; one half is guessing.", "more"
     ),
+    Measure("aupr", "AUPR", "Average precision of the positive samples, over all thresholds.", "more"),
+    Measure(
+        "far95",
+        "FAR95",
+        "Share of known samples that are taken for novel where 95 % of the novel are found.",
+        "less",
+        True,
+    ),
     Measure(
         "preference_accuracy",
         "Preference accuracy",
