@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from limbeck.objectives.fusion import review
     from limbeck.objectives.information import mutual_information
     from limbeck.objectives.library import *  # noqa: F403
+    from limbeck.objectives.masked import reconstruction
     from limbeck.objectives.memory import contrast
     from limbeck.objectives.paced import paced_target
     from limbeck.objectives.paraphrases import paraphrase
@@ -40,7 +41,8 @@ _PLACES = {
     "paced_target": "paced", "review": "fusion", "flow": "flows",
     "mutual_information": "information", "contrast": "memory", "variational_information": "variational",
     "hidden_mse": "tokens", "attention_mse": "tokens", "attention_kl": "tokens", "relation_kl": "tokens",
-    "paraphrase": "paraphrases", "learned_subset_kl": "subsets", "span_correlation": "subsets",
+    "paraphrase": "paraphrases", "reconstruction": "masked",
+    "learned_subset_kl": "subsets", "span_correlation": "subsets",
     "chunk_likelihoods": "chunks", "sorted_l1_by_index": "chunks", "sorted_l1_of_chunks": "chunks",
 }  # fmt: skip
 
