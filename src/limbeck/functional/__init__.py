@@ -59,6 +59,7 @@ from limbeck.functional.maps import (
     solution_flow,
     summed_squares,
 )
+from limbeck.functional.masked import kept_patches, patch_mse, patches_of, standardised_smooth_l1, token_directions
 from limbeck.functional.mixture import DomainMixture, apportion, discrepancies
 from limbeck.functional.pace import GenerationThreshold, InterpolationPace
 from limbeck.functional.policy import (
@@ -95,6 +96,7 @@ from limbeck.functional.relations import (
 )
 from limbeck.functional.response import (
     adapted_cross_entropy,
+    argmax_cross_entropy,
     cross_entropy,
     decoupled_kl,
     forward_kl,

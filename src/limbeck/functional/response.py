@@ -90,6 +90,17 @@ def soft_cross_entropy(student: Tensor, teacher: Tensor, *, temperature: float =
     return reduce(_soft_cross_entropy(p, _log_softmax(student, temperature)), mask, reduction)
 
 
+@objective(per="item")
+def argmax_cross_entropy(student: Tensor, teacher: Tensor, *, mask: Tensor | None = None,
+                         reduction: Reduction = "mean") -> Tensor:  # fmt: skip
+    """-log of the student's probability of the teacher's best class (hard distillation, DeiT, Touvron et al., 2021).
+
+    Logits [..., classes] of both. Values [...].
+    """
+    best = teacher.detach().argmax(-1, keepdim=True)
+    return reduce(-_log_softmax(student).gather(-1, best)[..., 0], mask, reduction)
+
+
 @objective(per="item", student="logits", teacher="logits")
 def forward_kl(student: Tensor, teacher: Tensor, *, temperature: float = 1.0, mask: Tensor | None = None,
                reduction: Reduction = "mean") -> Tensor:  # fmt: skip

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from limbeck.objectives.graphs import token_graph
     from limbeck.objectives.information import mutual_information
     from limbeck.objectives.library import *  # noqa: F403
+    from limbeck.objectives.masked import reconstruction
     from limbeck.objectives.memory import contrast
     from limbeck.objectives.messages import conversation
     from limbeck.objectives.nearest import nearest_layers
@@ -49,6 +50,7 @@ _PLACES = {
     "paraphrase": "paraphrases", "learned_subset_kl": "subsets", "span_correlation": "subsets",
     "token_graph": "graphs", "assignment_kl": "prototypes",
     "view_contrast": "views", "told_apart": "views", "confident_mse": "views",
+    "reconstruction": "masked",
     "chunk_likelihoods": "chunks", "sorted_l1_by_index": "chunks", "sorted_l1_of_chunks": "chunks",
 }  # fmt: skip
 

@@ -61,6 +61,8 @@ class_alignment = compose(f.class_alignment)
 channel_mmd = compose(f.channel_mmd)
 channel_kl = compose(f.channel_kl)
 summed_squares = compose(f.summed_squares)
+standardised_smooth_l1 = compose(f.standardised_smooth_l1)
+argmax_cross_entropy = compose(f.argmax_cross_entropy)
 neighbour_kl = compose(f.neighbour_kl)
 consecutive_error_product = compose(f.consecutive_error_product)
 

@@ -57,6 +57,11 @@ def _maps(student: Shape, teacher: Shape, kind: str) -> None:
         )
 
 
+def _predictor(student: Shape, teacher: Shape) -> nn.Module:
+    """Two linear layers with a GELU between, as wide inside as the teacher's signal: for vectors and tokens."""
+    return nn.Sequential(_linear(student, teacher), nn.GELU(), nn.Linear(teacher[-1], teacher[-1]))
+
+
 def _conv(student: Shape, teacher: Shape) -> nn.Module:
     _maps(student, teacher, "conv")
     return Align(student[1], teacher[1], teacher[2:])
@@ -130,7 +135,8 @@ def _auto(student: Shape, teacher: Shape) -> nn.Module:
 
 
 KINDS = {"auto": _auto, "linear": _linear, "conv": _conv, "regressor": _regressor, "connector": _connector, "exit": exit_head,
-         "translator": translator, "needed": _needed, "generator": _generator}  # fmt: skip
+         "translator": translator, "needed": _needed, "generator": _generator,
+         "predictor": _predictor}  # fmt: skip
 
 
 def projector(kind: str, student: Shape, teacher: Shape, seed: int = 0, **options: Any) -> nn.Module:

@@ -51,6 +51,7 @@ def toy_job(recipe: Recipe | None = None, **settings: Any) -> Job:
         return Job(task, *encoder_toy(), given)
     generator = torch.Generator().manual_seed(0)
     student: nn.Module
+    teacher: nn.Module
     if task.name == "regression":
         inputs = torch.randn(48, 6, generator=generator)
         labels = inputs @ torch.randn(6, generator=generator)
@@ -61,6 +62,12 @@ def toy_job(recipe: Recipe | None = None, **settings: Any) -> Job:
         labels = torch.randint(4, (48,), generator=generator)
         with seeded(0):
             teacher, student = cnn(1, 4, width=8, depth=2, size=8), cnn(1, 4, width=4, depth=2, size=8)
+        if recipe is not None and recipe.function.__module__.endswith(".masked"):
+            from limbeck.students.masked import autoencoder_around, vit
+
+            with seeded(0):
+                teacher = autoencoder_around(vit(1, 4, size=8, patch=2, width=16, depth=3, heads=2), 16, 2, 2)
+                student = vit(1, 4, size=8, patch=2, width=8, depth=2, heads=2)
     train = labels.clone()
     train[30:40] = float("nan") if labels.is_floating_point() else -100
     data = Data(

@@ -26,6 +26,7 @@ from limbeck.students.declare import builder, seeded, share, whole
 from limbeck.students.encoders import grams, static
 from limbeck.students.fill import begin_at_values, complete, example_of
 from limbeck.students.language import text_decoder
+from limbeck.students.masked import vit
 from limbeck.students.nets import ResNet, TextBag, WideResNet, conv3x3, initialise
 from limbeck.students.rankers import ranker
 
@@ -147,6 +148,7 @@ SHORT: dict[str, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
     "cnn": (cnn, ("width", "depth")),
     "resnet": (resnet, ("depth", "width")),
     "wide_resnet": (wide_resnet, ("depth", "width")),
+    "vit": (vit, ("width", "depth")),
     "bag": (text_bag, ("width", "hidden")),
     "encoder": (text_encoder, ("layers", "width", "heads")),
     "decoder": (text_decoder, ("layers", "width", "heads")),
@@ -157,7 +159,7 @@ SHORT: dict[str, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
 }
 CUTS = ("depth", "width", "heads", "hidden")  # the arguments of shrink
 FORMS = (
-    "'mlp:64,32' or 'mlp(hidden=[64,32])' (rows, images), 'cnn:16', 'resnet:20', 'wide_resnet:16,2', 'timm:NAME' "
+    "'mlp:64,32' or 'mlp(hidden=[64,32])' (rows, images), 'cnn:16', 'resnet:20', 'wide_resnet:16,2', 'vit:64,4', 'timm:NAME' "
     "(images), 'bag', 'encoder:2,128' (texts), 'decoder:2,128' (language models), "
     "'static', 'static:128', 'grams' (vectors of texts), 'ranker:dot,FOLDER' (scores), 'shrink(depth=2,width=0.5,heads=2)' "
     "(cut from the teacher), or a folder or hub name of a model"
