@@ -117,7 +117,7 @@ def test_a_run_with_sources_of_other_classes_saves_the_plain_student(tmp_path):
     assert len(told) == 1
     assert "three" in told[0]
     assert "95 % interval" in told[0]
-    again = lb.load(tmp_path / "run") if hasattr(lb, "load") else run.student
+    again = lb.load_model(str(tmp_path / "run"))
     plain = cnn(1, 2, width=4, size=8)
     assert set(again.state_dict()) == set(run.student.state_dict())
     assert not any("projector" in name for name in run.student.state_dict())
