@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from limbeck.data.base import move
 from limbeck.errors import ModelError, SignalError
-from limbeck.evaluation.modes import evaluating, frozen
+from limbeck.evaluation.modes import evaluating
 
 if TYPE_CHECKING:
     from limbeck.data.base import Batch, Part
@@ -105,10 +105,7 @@ class ModuleTeacher(Teacher):
         through, module = replace is not None and torch.is_grad_enabled(), self.running
         here = batch.ids.device
         there = self.home or here
-        still = (
-            frozen(module) if through else contextlib.nullcontext()
-        )  # weight gradients that nobody asks for cost a third
-        with contextlib.nullcontext() if self.settled else evaluating(module), torch.set_grad_enabled(through), still:
+        with contextlib.nullcontext() if self.settled else evaluating(module), torch.set_grad_enabled(through):
             inputs, put = task.view(batch.to(there), module, self.role), move(replace, there)
 
             def read() -> dict[str, Any]:

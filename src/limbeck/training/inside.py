@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from limbeck.errors import ArgumentError, SignalError
-from limbeck.evaluation.modes import device_of, evaluating
+from limbeck.evaluation.modes import device_of, evaluating, frozen
 from limbeck.functional.transforms import pooled
 from limbeck.signals.layers import layers
 from limbeck.signals.order import before_activation, classifier_of
@@ -131,7 +131,8 @@ def goes_on_from(job: Job, tap: str) -> Callable[[Step, Tensor], Tensor]:
     assert isinstance(teacher, ModuleTeacher)
 
     def reply(step: Step, state: Tensor) -> Tensor:
-        return teacher.read(step.batch, ["logits"], task, replace={tap: state})["logits"]
+        with frozen(teacher.module):  # gradients of weights that nobody trains would cost a third
+            return teacher.read(step.batch, ["logits"], task, replace={tap: state})["logits"]
 
     return reply
 
