@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 import statistics
 import sys
 import time
@@ -258,6 +259,12 @@ def main() -> None:
     recipes = given.recipes.split(",")
     if unknown := [name for name in recipes if name not in known]:
         sys.exit(f"There is no {unknown[0]!r} here, only {', '.join(known)}.")
+    net = r"(resnet\d+(x4)?|wrn-\d+-\d+)"
+    for pair in given.pairs.split(","):
+        if not re.fullmatch(f"{net}:{net}", pair):
+            sys.exit(
+                f"{pair!r} is no pair of these tables: expected TEACHER:STUDENT, such as resnet56:resnet20 or wrn-40-2:wrn-16-2."
+            )
     device = torch.device("cuda" if gpu else "cpu")
     data = lb.load_data(given.data, valid=0)
     classes = len(data.classes or [])

@@ -66,13 +66,19 @@ def ranks(row: dict[str, float]) -> dict[str, float]:
     }
 
 
-def judge(rows: list[dict[str, float]]) -> tuple[bool, str]:
-    gain, error = paired(rows, "kd", "alone")
+def ranking(rows: list[dict[str, float]]) -> tuple[float, float, str]:
+    """The mean ranks of logits' and of features' recipes, and all ranks and accuracies in words."""
     by_seed = [ranks(row) for row in rows]
     mean = {name: float(np.mean([row[name] for row in by_seed])) for name in by_seed[0]}
     logits, features = (float(np.mean([mean[name] for name in group])) for group in (LOGITS, FEATURES))
     order = sorted(mean, key=mean.__getitem__)
     told = ", ".join(f"{name} {mean[name]:.1f} ({100 * np.mean([row[name] for row in rows]):.1f} %)" for name in order)
+    return logits, features, told
+
+
+def judge(rows: list[dict[str, float]]) -> tuple[bool, str]:
+    gain, error = paired(rows, "kd", "alone")
+    logits, features, told = ranking(rows)
     return gain > 2 * error and logits < features, (
         f"KD {100 * gain:+.1f} ± {100 * error:.1f} points over the student alone; mean rank of logits' recipes {logits:.1f}, "
         f"of features' {features:.1f}. Ranks and accuracies: {told}."

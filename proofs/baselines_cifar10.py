@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import functools
 
-import numpy as np
 import torch
 from _cifar import part_of_cifar10, pretrained
-from baselines import FEATURES, LOGITS, ranks
+from baselines import FEATURES, LOGITS, ranking
 
 import limbeck as lb
 from limbeck.proving import paired
@@ -49,11 +48,7 @@ def measure(seed: int) -> dict[str, float]:
 
 def judge(rows: list[dict[str, float]]) -> tuple[bool, str]:
     gain, error = paired(rows, "kd", "alone")
-    by_seed = [ranks({name: value for name, value in row.items() if name != "teacher"}) for row in rows]
-    mean = {name: float(np.mean([row[name] for row in by_seed])) for name in by_seed[0]}
-    logits, features = (float(np.mean([mean[name] for name in group])) for group in (LOGITS, FEATURES))
-    order = sorted(mean, key=mean.__getitem__)
-    told = ", ".join(f"{name} {mean[name]:.1f} ({100 * np.mean([row[name] for row in rows]):.1f} %)" for name in order)
+    logits, features, told = ranking([{name: row[name] for name in row if name != "teacher"} for row in rows])
     return gain > 2 * error and logits < features, (
         f"KD {100 * gain:+.1f} ± {100 * error:.1f} points over the student alone; mean rank of logits' recipes {logits:.1f}, "
         f"of features' {features:.1f}; the teacher has {100 * rows[0]['teacher']:.1f} %. Ranks and accuracies: {told}."

@@ -183,6 +183,9 @@ def evaluate_model(*, model: Any, data: Any = None, teacher: Any = None, part: s
     both = {"model": module, "teacher": other}
     given.task.check(loaded, {role: each for role, each in both.items() if isinstance(each, nn.Module)})
     job = Job(given.task, loaded, module if isinstance(module, nn.Module) else nn.Identity())
+    strange = None if novel is None else _novel_part(novel, given, part, options)
+    if strange is not None and not isinstance(module if other is None else other, nn.Module):
+        raise ArgumentError(f"novel= is measured of models, and this teacher is a {type(other).__name__}.")
     models, theirs, confusion = [], None, None
     if other is not None:
         other = other if isinstance(other, nn.Module) else as_teacher(other)
@@ -190,8 +193,7 @@ def evaluate_model(*, model: Any, data: Any = None, teacher: Any = None, part: s
         models.append(record)
     record, _, confusion = model_record("student", "student", [module], job, part, theirs, True)
     models.append(record)
-    if novel is not None:
-        strange = _novel_part(novel, given, part, options)
+    if strange is not None:
         for record, each in zip(models, [module] if other is None else [other, module], strict=True):
             found = novelty_of(given.task, each, loaded.parts[part], strange)
             record["scores"] |= {name: spread([value]) for name, value in found.items()}
@@ -202,7 +204,7 @@ def evaluate_model(*, model: Any, data: Any = None, teacher: Any = None, part: s
 def _novel_part(novel: Any, given: Given, part: str, options: Mapping[str, Any]) -> Part:
     """All samples of the novel data, or of a data set with parts the one that is asked for."""
     whole = {name: value for name, value in options.items() if name not in ("valid", "test", "labelled", "augment")}
-    loaded = load_given(novel, given.model, role="student", task=given.task, valid=0, **whole).data
+    loaded = load_given(novel, given.model, role="student", task=given.task, valid=0, test=0, **whole).data
     chosen = loaded.parts.get(part, loaded.train)
     first, other = (each.batch([0]).inputs for each in (given.data.train, chosen))
     forms = [list(each.shape[1:]) if isinstance(each, Tensor) else [] for each in (first, other)]
@@ -214,12 +216,10 @@ def _novel_part(novel: Any, given: Given, part: str, options: Mapping[str, Any])
     return chosen
 
 
-def novelty_of(task: Task, model: Any, known: Part, novel: Part) -> dict[str, float]:
+def novelty_of(task: Task, model: nn.Module, known: Part, novel: Part) -> dict[str, float]:
     """How well a model tells novel samples from known ones: see `limbeck.evaluation.novelty.novelty_metrics`."""
     from limbeck.evaluation.novelty import novelty_metrics
 
-    if not isinstance(model, nn.Module):
-        raise ArgumentError(f"novel= is measured of models, and this teacher is a {type(model).__name__}.")
     return novelty_metrics(task.novelty(model, known), task.novelty(model, novel))
 
 

@@ -8,29 +8,24 @@ import torch
 from torch import Tensor
 
 
-def ranks(values: Tensor) -> Tensor:
-    """The rank of each of values [n], from 1; equal values share the mean of their ranks. float64 [n]."""
-    _, inverse, counts = values.unique(return_inverse=True, return_counts=True)
-    last = counts.cumsum(0).double()
-    return (last - (counts - 1) / 2)[inverse]
-
-
 def rank_correlation(one: Tensor, other: Tensor) -> float:
-    """Spearman's correlation of values [n] and [n]: Pearson's of their ranks. NaN where one is constant."""
-    a, b = (each - each.mean() for each in (ranks(one), ranks(other)))
-    return float((a @ b) / (a.norm() * b.norm()))
+    """Spearman's correlation of values [n] and [n]; NaN where one is constant."""
+    from scipy.stats import spearmanr
+
+    if bool((one == one[0]).all()) or bool((other == other[0]).all()):
+        return float("nan")
+    return float(spearmanr(one.cpu().numpy(), other.cpu().numpy()).statistic)
 
 
 def principal(features: Tensor, dimensions: int) -> Tensor:
     """The first principal components of features [n, width], at most n - 1 and the width: float64 [n, dimensions].
 
-    Each has the sign in which its largest loading is above 0, as scikit-learn has it.
+    With scikit-learn's signs, on which PARC depends.
     """
-    centred = features.double() - features.double().mean(0)
-    left, scale, loadings = torch.linalg.svd(centred, full_matrices=False)
-    signs = loadings.gather(1, loadings.abs().argmax(1, keepdim=True))[:, 0].sign()
+    from sklearn.decomposition import PCA
+
     most = min(dimensions, len(features) - 1, features.shape[1])
-    return (left * signs * scale)[:, :most]
+    return torch.from_numpy(PCA(most, svd_solver="full").fit_transform(features.double().cpu().numpy()))
 
 
 def parc(features: Tensor, labels: Tensor, *, dimensions: int | None = 32, samples: Tensor | None = None) -> float:

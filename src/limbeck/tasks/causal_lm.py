@@ -214,7 +214,8 @@ class CausalLM(Task):
         with self._resting(model):
             for positions in torch.arange(len(part)).split(batch_size):
                 batch = part.batch(positions)
-                assert batch.labels is not None
+                if batch.labels is None:
+                    raise DataError(f"The part {part.name!r} has no next tokens. Make it with token_part().")
                 logits = self._logits(model, batch, "student")
                 labels = batch.labels.to(logits.device)
                 values = label_log_probabilities(logits, labels)

@@ -78,15 +78,7 @@ def reuse_classifier(job: Job, student_layer: str, teacher_layer: str, factor: i
             "Name the last maps before the global pooling by teacher_layer=."
         )
     maps, _ = look("student", student_layer)
-    names = after(job.student, student_layer, running(job, "student"))
-    body = without(job.student, names)
-    given = unwrapped(running(replace(job, student=body), "student")())
-    if not torch.equal(given.flatten(), maps.flatten()):
-        raise ModelError(
-            f"{type(job.student).__name__} does more after {student_layer!r} than its modules do, so that it cannot be ended "
-            "there. Name another layer by student_layer=."
-        )
-    shape = None if given.ndim == 4 else list(maps.shape[1:])
+    names, body, shape = ended_at(job, student_layer, maps)
     side = [min(ours, theirs) for ours, theirs in zip(maps.shape[2:], target.shape[2:], strict=True)]
     with seeded(derive(job.settings.seed, "projector") % 2**31):
         made = ReusedClassifier(body, maps.shape[1], head, factor, side, shape).to(device_of(job.student))
@@ -95,6 +87,23 @@ def reuse_classifier(job: Job, student_layer: str, teacher_layer: str, factor: i
     if spec is not None:
         made.limbeck_spec = spec  # type: ignore[assignment]
     return made
+
+
+def ended_at(job: Job, layer: str, maps: Tensor) -> tuple[list[str], nn.Module, list[int] | None]:
+    """What runs after a layer of the job's student, a copy without it, and the shape of `maps`, where the copy flattens them.
+
+    `maps`: what the layer gives of `running(job, "student")`. Raises ModelError where the student does more after the layer
+    than its modules.
+    """
+    names = after(job.student, layer, running(job, "student"))
+    body = without(job.student, names)
+    given = unwrapped(running(replace(job, student=body), "student")())
+    if not torch.equal(given.flatten(), maps.flatten()):
+        raise ModelError(
+            f"{type(job.student).__name__} does more after {layer!r} than its modules do, so that it cannot be ended there. "
+            "Name another layer by student_layer=."
+        )
+    return names, body, None if given.ndim == 4 else list(maps.shape[1:])
 
 
 def share_classifier(job: Job) -> SharedClassifier:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,14 +10,12 @@ from torch import Tensor
 from limbeck.data.splits import spread
 from limbeck.errors import ArgumentError, ModelError
 from limbeck.evaluation.modes import device_of
-from limbeck.signals.order import after
 from limbeck.signals.step import derive
 from limbeck.signals.taps import Taps
 from limbeck.students.declare import seeded
-from limbeck.students.heads import unwrapped, without
 from limbeck.students.prototypes import Composed, composed
 from limbeck.teachers.base import Teacher
-from limbeck.training.headed import spec_of
+from limbeck.training.headed import ended_at, spec_of
 from limbeck.training.inside import running
 
 if TYPE_CHECKING:
@@ -66,15 +63,7 @@ def composing(job: Job, tap: str, prototypes: Tensor, temperature: float) -> Com
             f"The student's layer {tap!r} gives {list(maps.shape)}; it is maps that are composed. Name another by "
             "student_layer=."
         )
-    names = after(job.student, tap, running(job, "student"))
-    body = without(job.student, names)
-    given = unwrapped(running(replace(job, student=body), "student")())
-    if not torch.equal(given.flatten(), maps.flatten()):
-        raise ModelError(
-            f"{type(job.student).__name__} does more after {tap!r} than its modules do, so that it cannot be ended there. Name "
-            "another layer by student_layer=."
-        )
-    shape = None if given.ndim == 4 else list(maps.shape[1:])
+    names, body, shape = ended_at(job, tap, maps)
     with seeded(derive(job.settings.seed, "composed") % 2**31):
         made = Composed(body, maps.shape[1], prototypes, logits.shape[1], temperature, shape).to(device_of(job.student))
     spec = spec_of(job, composed, without_layers=names, channels=maps.shape[1], prototypes=list(prototypes.shape),
