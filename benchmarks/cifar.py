@@ -262,9 +262,7 @@ def main() -> None:
     net = r"(resnet\d+(x4)?|wrn-\d+-\d+)"
     for pair in given.pairs.split(","):
         if not re.fullmatch(f"{net}:{net}", pair):
-            sys.exit(
-                f"{pair!r} is no pair of these tables: expected TEACHER:STUDENT, such as resnet56:resnet20 or wrn-40-2:wrn-16-2."
-            )
+            sys.exit(f"{pair!r} is no pair of these tables: expected TEACHER:STUDENT, such as resnet56:resnet20.")
     device = torch.device("cuda" if gpu else "cpu")
     data = lb.load_data(given.data, valid=0)
     classes = len(data.classes or [])
