@@ -30,10 +30,10 @@ FEW: dict[str, Any] = {"steps": 300, "batch_size": 32, "learning_rate": 1e-3, "e
 CLASSES = 6
 
 
-def encoder(layers: int, seed: int, dropout: float = 0.1) -> nn.Module:
+def encoder(layers: int, seed: int, dropout: float = 0.1, classes: int = CLASSES) -> nn.Module:
     tokenizer = read_part(str(teacher_path()), "tokenizer")
     with seeded(seed):
-        return text_encoder(CLASSES, tokenizer, layers, width=96, heads=4, ffn=192, max_length=64, dropout=dropout)
+        return text_encoder(classes, tokenizer, layers, width=96, heads=4, ffn=192, max_length=64, dropout=dropout)
 
 
 @functools.cache

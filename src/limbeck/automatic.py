@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,9 @@ from limbeck.errors import ArgumentError, RunError
 from limbeck.evaluation.run import remembering
 from limbeck.recipes.registry import find
 from limbeck.recommend import Features, Pipeline, recommend
-from limbeck.search_space import asked, pipeline_of, trainable
+from limbeck.search_space import Space, asked, pipeline_of, trainable
 from limbeck.terms import ALONE, Setting, refuse_single, take_folder
-from limbeck.trials import Settings, mattered, new_study, row_of, search
+from limbeck.trials import Settings, drawn, mattered, new_study, rate_of, row_of, search
 from limbeck.tuning import Candidate, read_recipes
 
 Record = dict[str, Any]
@@ -68,7 +69,7 @@ def seconds_of(budget: Any) -> float:
 
 def auto(*, data: Any, teacher: Any, student: Any = None, budget: Any = "20m", recipes: Any = None, trials: int | None = None,
          seeds: int = 3, out: str | Path | None = None, resume: bool = False, overwrite: bool = False, task: Any = None,
-         seed: int = 0, progress: bool | None = None, **options: Any) -> Search:  # fmt: skip
+         earlier: Any = None, seed: int = 0, progress: bool | None = None, **options: Any) -> Search:  # fmt: skip
     """Recommend a pipeline, search for a better one, and train the winner beside what it must beat.
 
     `budget`: for all of it, "20m"; the search ends so that the last part fits in, where it can. `trials`: end it after so many
@@ -78,6 +79,9 @@ def auto(*, data: Any, teacher: Any, student: Any = None, budget: Any = "20m", r
     seed, judged by the validation part (`valid`, 0.15 of the training part where there is none), and ended early where they are
     hopeless; the teacher's signals are kept in memory between them. Then the winner, the recommendation, the
     best plain KD of the search and the student alone are trained with `seeds` seeds, and the test part is looked at once.
+
+    `earlier`: folders of earlier searches, of other tasks: what is recommended, and tried first, is then what boosted trees
+    that were fitted to their trials expect most of, in place of the rules of `recommend`.
 
     `out`: a folder for the page, the record, the trials and the last runs; `resume` goes on with a search there, whose budget
     is what is left of it. Needs the extra `auto` (Optuna). Raises LimbeckError, before anything is trained, for what does not
@@ -101,11 +105,13 @@ def auto(*, data: Any, teacher: Any, student: Any = None, budget: Any = "20m", r
             f"limbeck auto searches for classifiers, and this task is {first.task.name}. Use limbeck compare."
         )
     space = trainable(known, first, seed, strict=recipes is not None)
-    features = _features(first, student)
-    pipeline = recommend(features)
+    features = features_of(first, student)
+    begin = _begin(features, earlier, space, axes, seed)
+    pipeline = begin[0][0]
     config = {
         "recipes": {label: plain(given) for label, (_, given) in space.items()}, "teacher": plain(teacher),
         "student": name_of(student), "seeds": seeds, "seed": seed, "data": first.name, "options": plain(options),
+        "earlier": plain(earlier),
     }  # fmt: skip
     folder = None
     if out is not None:
@@ -121,8 +127,8 @@ def auto(*, data: Any, teacher: Any, student: Any = None, budget: Any = "20m", r
         write_text(folder / made[-1], json.dumps({"config": plain(config)}, indent=1, default=str) + "\n")
     study = new_study(optuna, folder, seed, first.task.best[1])
     if not study.get_trials(deepcopy=False):
-        for each in (pipeline, Pipeline("kd")):
-            study.enqueue_trial(asked(each, space, axes), skip_if_exists=True)
+        for _, choices in begin:
+            study.enqueue_trial(choices, skip_if_exists=True)
     with remembering(*(first.teacher.modules() if first.teacher else [])):
         spent = search(study, space, settings, axes, length, trials, seeds, seed, begun, progress)
         done = [trial for trial in study.get_trials(deepcopy=False) if trial.value is not None
@@ -134,24 +140,28 @@ def auto(*, data: Any, teacher: Any, student: Any = None, budget: Any = "20m", r
         best = study.best_trial
         winner = pipeline_of(best.params, space, axes)
         rate = {"learning_rate": best.user_attrs["learning_rate"]}
-        last = {"best": (space[winner["label"]][0], winner["way"] | rate)}
-        if pipeline.recipe != winner["recipe"] or pipeline.arguments != winner["way"]:
-            last["recommended"] = (find(pipeline.recipe), dict(pipeline.arguments))
+        on = settings.of(winner["options"])
+        last = {"best": (space[winner["label"]][0], winner["arguments"] | rate)}
+        if any(getattr(pipeline, name) != winner[name] for name in ("recipe", "arguments", "factor")):
+            recipe, way = find(pipeline.recipe), dict(pipeline.arguments)
+            wanted = rate_of(on, recipe, way, pipeline.factor, seed)
+            last["recommended"] = (recipe, way | {"learning_rate": wanted})
         plain_kd = [trial for trial in done if trial.params["recipe"] == "kd" and "kd" in space]
         last["kd"] = (find("kd"), {})
         if plain_kd:  # as well as the search found it
             by_value = max if study.direction.name == "MAXIMIZE" else min
             tuned = by_value(plain_kd, key=lambda trial: trial.value)
-            way = pipeline_of(tuned.params, space, axes)["way"]
+            way = pipeline_of(tuned.params, space, axes)["arguments"]
             last["kd"] = (find("kd"), way | {"learning_rate": tuned.user_attrs["learning_rate"]})
         last[ALONE] = (find(ALONE), {})
-        on = settings.of(winner["options"])
         record: Record = {
             "config": config, "title": f"A pipeline for {first.name}", "features": features.plain(),
-            "recommended": {"recipe": pipeline.recipe, "arguments": pipeline.arguments, "reasons": list(pipeline.reasons)},
-            "best": {"recipe": winner["recipe"], "arguments": winner["way"], "settings": winner["options"] | rate,
+            "recommended": {"recipe": pipeline.recipe, "arguments": pipeline.arguments, "factor": pipeline.factor,
+                            "reasons": list(pipeline.reasons)},
+            "best": {"recipe": winner["recipe"], "arguments": winner["arguments"], "settings": winner["options"] | rate,
                      "valid": best.value, "trial": best.number},
-            "measure": first.task.best[0], "trials": [row_of(trial) for trial in study.get_trials(deepcopy=False)],
+            "measure": first.task.best[0], "trials": [row_of(trial, space, axes) for trial in study.get_trials(deepcopy=False)
+                                                            if trial.state.is_finished()],
             "mattered": mattered(optuna, study, winner["label"], seed), "search_seconds": round(spent, 1),
             "teacher_reads": settings.reads(),
         }  # fmt: skip
@@ -165,10 +175,24 @@ def auto(*, data: Any, teacher: Any, student: Any = None, budget: Any = "20m", r
     return Search(record, folder)
 
 
+def _begin(
+    features: Features, earlier: Any, space: Space, axes: Mapping[str, list[Any]], seed: int
+) -> list[tuple[Pipeline, Record]]:
+    """The pipelines that a search tries first, the recommended one before all, and how it names their choices."""
+    found: list[tuple[Pipeline, Record]] = []
+    if earlier is not None:
+        from limbeck.experience import DRAWN, Experience, read_searches
+
+        found = Experience(read_searches(earlier), seed).recommend(features.plain(), drawn(space, axes, DRAWN, seed))
+    rules = [] if found else [recommend(features)]
+    return found + [(each, asked(each, space, axes)) for each in (*rules, Pipeline("kd"))]
+
+
 # what is asked ------------------------------------------------------------------------------------------------------------
 
 
-def _features(setting: Setting, student: Any) -> Features:
+def features_of(setting: Setting, student: Any) -> Features:
+    """What is known of a task before any training."""
     from limbeck.evaluation.cost import parameters
     from limbeck.evaluation.run import evaluate
     from limbeck.signals.stages import stages

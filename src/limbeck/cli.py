@@ -279,8 +279,8 @@ def auto(words: Words = None, config: Config = None, json_: Json = False) -> Non
 
     **limbeck auto data=... teacher=... student=... budget=20m out=runs/auto** and the options of `limbeck distill` for data and
     training; an option given as a list is searched too (batch_size=[32,128]). recipes="kd(soft=[0.5,0.9]),dkd" says what is
-    searched, trials=50 ends earlier, seeds=3 are those of the last comparison. Ctrl-C keeps what
-    was tried; resume=true goes on.
+    searched, trials=50 ends earlier, seeds=3 are those of the last comparison, earlier=FOLDER learns from earlier searches what
+    to try first. Ctrl-C keeps what was tried; resume=true goes on.
     """
     from limbeck.automatic import auto as run_auto
 

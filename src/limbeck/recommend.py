@@ -27,11 +27,12 @@ class Features:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """A recipe with arguments, and the reasons."""
+    """A recipe with arguments, the reasons, and how many times the run's learning rate it takes."""
 
     recipe: str
     arguments: Arguments = field(default_factory=dict)
     reasons: tuple[str, ...] = ()
+    factor: float = 1.0
 
 
 def recommend(features: Features) -> Pipeline:

@@ -17,6 +17,7 @@ RATE = "times the learning rate"
 NEEDED = {  # parts of a recipe that mean something beside one choice only
     ("distiller", "alpha"): ("intermediate", ("mi",)),
     ("distiller", "layers"): ("intermediate", ("mi", "mse", "cosine", "cka")),
+    ("distiller", "layer_map"): ("intermediate", ("mi", "mse", "cosine", "cka")),
     ("distiller", "weight"): ("intermediate", ("mi", "mse", "cosine", "cka")),
     ("distiller", "temperature"): ("prediction", ("kl", "ce")),
 }
@@ -89,7 +90,7 @@ def pipeline_of(params: Mapping[str, Any], space: Space, axes: Mapping[str, Any]
     way = {name: value for name, value in given.items() if not isinstance(value, list)}
     way |= {name.removeprefix(f"{label}."): float(f"{value:.4g}") if isinstance(value, float) else value
             for name, value in params.items() if name.startswith(f"{label}.")}  # fmt: skip
-    return {"label": label, "recipe": recipe.name, "way": way, "factor": params.get(RATE, 1.0),
+    return {"label": label, "recipe": recipe.name, "arguments": way, "factor": params.get(RATE, 1.0),
             "options": {name: params[name] for name in axes if name in params}}  # fmt: skip
 
 

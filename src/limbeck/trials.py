@@ -16,7 +16,7 @@ from limbeck._optional import need
 from limbeck.config import plain
 from limbeck.errors import ArgumentError, DivergedError, Interrupted, LimbeckError
 from limbeck.recipes.registry import Bound, Recipe
-from limbeck.search_space import Record, Space, suggest
+from limbeck.search_space import Record, Space, pipeline_of, suggest
 from limbeck.terms import Setting, read_settings, train_once
 
 LEAST = 5  # trials before hopeless ones are stopped
@@ -124,9 +124,9 @@ def _one(study: Any, space: Space, settings: Settings, axes: Mapping[str, list[A
     watch = _Watch(trial, setting.task.best[0])
     recipe = space[wanted["label"]][0]
     try:
-        rate = _rate(setting, recipe, wanted, seed)
+        rate = rate_of(setting, recipe, wanted["arguments"], wanted["factor"], seed)
         trial.set_user_attr("learning_rate", rate)
-        run = train_once(setting, Bound(recipe, wanted["way"]), {"learning_rate": rate}, seed, watchers=[watch])
+        run = train_once(setting, Bound(recipe, wanted["arguments"]), {"learning_rate": rate}, seed, watchers=[watch])
     except Pruned:
         study.tell(trial, state=optuna.trial.TrialState.PRUNED)
         return
@@ -148,17 +148,33 @@ def _one(study: Any, space: Space, settings: Settings, axes: Mapping[str, list[A
     study.tell(trial, (max if setting.task.best[1] == "max" else min)(over))
 
 
-def _rate(setting: Setting, recipe: Recipe, wanted: Record, seed: int) -> float:
+def rate_of(setting: Setting, recipe: Recipe, arguments: Record, factor: float, seed: int) -> float:
     """The learning rate of a trial: the run's, times what was drawn."""
     base = setting.options.get("learning_rate")
     if base is None:
-        seen = train_once(setting, Bound(recipe, wanted["way"]), {}, seed, dry_run=True)
+        seen = train_once(setting, Bound(recipe, arguments), {}, seed, dry_run=True)
         base = next(iter(seen["parameter_groups"].values()))[0]["rate"]
-    return float(f"{float(base) * wanted['factor']:.3g}")
+    return float(f"{float(base) * factor:.3g}")
 
 
-def row_of(trial: Any) -> Record:
+def drawn(space: Space, axes: Mapping[str, list[Any]], count: int, seed: int) -> list[tuple[Record, Record]]:
+    """`count` pipelines by chance: how a search names the choices of each, and what `pipeline_of` makes of them."""
+    optuna = need("optuna", "auto")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed))
+    found = []
+    for _ in range(count):
+        trial = study.ask()
+        pipeline = suggest(trial, space, axes)
+        found.append((dict(trial.params), pipeline))
+    return found
+
+
+def row_of(trial: Any, space: Space, axes: Mapping[str, list[Any]]) -> Record:
+    """What the record keeps of a trial; `pipeline` is what a later search learns from."""
+    pipeline = {name: value for name, value in pipeline_of(trial.params, space, axes).items() if name != "label"}
     return {"trial": trial.number, "state": trial.state.name.lower(), "valid": trial.value, "with": dict(trial.params),
+            "pipeline": pipeline,
             "seconds": round(trial.duration.total_seconds(), 2) if trial.duration else None,
             "error": trial.user_attrs.get("error")}  # fmt: skip
 

@@ -6,15 +6,18 @@ import json
 
 import pytest
 import torch
+from scipy.stats import spearmanr
 
 import limbeck as lb
 from limbeck.automatic import seconds_of
 from limbeck.errors import ArgumentError, Interrupted, RunError
+from limbeck.experience import Experience, read_searches, searched
 from limbeck.recipes import find
 from limbeck.recommend import Features, recommend
 from limbeck.search_space import axes_of
 from limbeck.teachers.base import ModuleTeacher
 from limbeck.teachers.remembered import remember
+from limbeck.trials import drawn
 from limbeck.tuning import read_recipes
 
 optuna = pytest.importorskip("optuna")
@@ -142,6 +145,79 @@ def test_the_rules_of_the_recommendation():
     assert all(recommend(Features(**{**known, "labelled": count})).reasons for count in (0, 1000))
     for each in (recommend(Features(**known)), two):
         assert set(each.arguments) <= set(find(each.recipe).parameters)
+
+
+# what earlier searches teach ---------------------------------------------------------------------------------------------
+
+FEATURES = Features("tabular", 124, 124, 3, 4.0, 0.97, True).plain()
+
+
+def pretend(folder, score, count=40):
+    """The record of a search whose trials got a score by a formula of their pipeline."""
+    space = read_recipes("kd,distiller,dkd(beta=[1.0,8.0])")
+    made = drawn(space, {"batch_size": [16, 32]}, count, 0)
+    trials = [{"pipeline": pipeline, "valid": score(pipeline), "state": "complete"} for _, pipeline in made]
+    folder.mkdir(parents=True)
+    text = json.dumps({"features": FEATURES, "measure": "accuracy", "trials": trials})
+    (folder / "auto.json").write_text(text)
+    return folder
+
+
+def dkd_is_best(pipeline):
+    return 0.5 + 0.3 * (pipeline["recipe"] == "dkd") + 0.02 * pipeline["factor"]
+
+
+def test_trees_learn_which_pipeline_is_good(tmp_path):
+    pretend(tmp_path / "all" / "a", dkd_is_best)
+    pretend(tmp_path / "all" / "b", lambda pipeline: 0.1 + dkd_is_best(pipeline) / 2, count=30)
+    searches = read_searches(str(tmp_path / "all"))
+    assert [len(each.ranks) for each in searches] == [40, 30]
+    assert all(min(each.ranks) == 0 and max(each.ranks) == 1 for each in searches)
+    space = read_recipes("kd,distiller,dkd(beta=[1.0,8.0])")
+    new = drawn(space, {"batch_size": [16, 32]}, 60, 1)
+    experience = Experience(searches)
+    expected = experience.predict(FEATURES, [pipeline for _, pipeline in new])
+    found = [dkd_is_best(pipeline) for _, pipeline in new]
+    assert spearmanr(expected, found)[0] > 0.9
+    (first, names), *others = experience.recommend(FEATURES, new)
+    assert first.recipe == "dkd"
+    assert first.factor == names["times the learning rate"] > 1.5
+    assert "correlate by" in first.reasons[1]
+    assert {each.recipe for each, _ in others} == {"kd", "distiller"}  # one of each
+
+
+def test_ranks_share_their_place_and_what_failed_is_last():
+    pipeline = {"recipe": "kd", "arguments": {}, "factor": 1.0, "options": {}}
+    trials = [(pipeline, score) for score in (0.9, 0.9, None, 0.5, float("nan"))]
+    assert searched("x", FEATURES, trials, more_is_better=True).ranks == [0.875, 0.875, 0.125, 0.5, 0.125]
+    assert searched("x", FEATURES, trials, more_is_better=False).ranks == [0.625, 0.625, 0.125, 1.0, 0.125]
+
+
+def test_a_search_begins_with_what_earlier_ones_taught(teacher, tmp_path):
+    earlier = pretend(tmp_path / "before", dkd_is_best)
+    found = lb.auto(teacher=teacher, trials=4, batch_size=[16, 32], earlier=[earlier], **OPTIONS)
+    first, second, third, fourth = (trial["with"]["recipe"] for trial in found.record["trials"])
+    assert first.startswith("dkd")
+    assert {second, third} == {"kd", "distiller"}
+    assert fourth == "kd"
+    wanted = found.record["recommended"]
+    assert wanted["recipe"] == "dkd"
+    assert "Only one search was learned from" in wanted["reasons"][1]
+    rows = found.record["finals"]["sets"]["wine"]["rows"]
+    told = rows.get("recommended", rows["best"])
+    assert told["chosen"]["learning_rate"] == pytest.approx(1e-2 * wanted["factor"], rel=1e-2)
+
+
+def test_earlier_searches_that_cannot_be_read(teacher, tmp_path):
+    few = pretend(tmp_path / "few", dkd_is_best, count=5)
+    old = tmp_path / "old"
+    old.mkdir()
+    (old / "auto.json").write_text(json.dumps({"trials": [{"valid": 0.5, "state": "complete"}]}))
+    for earlier, message in ((tmp_path / "none", "no search is there"), (few, "holds 5 trials; at least 10"),
+                             (old, "older Limbeck"), (3, "expected folders")):  # fmt: skip
+        with pytest.raises(ArgumentError, match=message):
+            lb.auto(teacher=teacher, trials=4, earlier=earlier, out=tmp_path / "a", **OPTIONS)
+        assert not (tmp_path / "a").exists()
 
 
 # the teacher's memory -------------------------------------------------------------------------------------------------

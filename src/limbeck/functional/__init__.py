@@ -157,6 +157,7 @@ from limbeck.functional.topk import (
     topk_total_variation,
 )
 from limbeck.functional.transforms import first_direction, first_token, pooled, pooled_to
+from limbeck.functional.transport import transport_plan
 from limbeck.functional.views import nt_xent, told_apart
 
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from limbeck.objectives.sequences import dpo, per_sequence, redi
     from limbeck.objectives.subsets import learned_subset_kl, span_correlation
     from limbeck.objectives.tokens import attention_kl, attention_mse, hidden_mse, relation_kl
+    from limbeck.objectives.transport import transported
     from limbeck.objectives.variational import variational_information
     from limbeck.objectives.views import confident_mse, told_apart, view_contrast
     from limbeck.objectives.weights import Weight, between, cosine, learned, ramp
@@ -50,7 +51,7 @@ _PLACES = {
     "paraphrase": "paraphrases", "learned_subset_kl": "subsets", "span_correlation": "subsets",
     "token_graph": "graphs", "assignment_kl": "prototypes",
     "view_contrast": "views", "told_apart": "views", "confident_mse": "views",
-    "reconstruction": "masked",
+    "reconstruction": "masked", "transported": "transport",
     "chunk_likelihoods": "chunks", "sorted_l1_by_index": "chunks", "sorted_l1_of_chunks": "chunks",
 }  # fmt: skip
 

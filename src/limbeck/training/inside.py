@@ -83,6 +83,8 @@ def one_tokenizer(job: Job, first: bool = False) -> None:
 
 def last_stages(job: Job, count: int) -> list[tuple[str, str]]:
     """The last stages of student and teacher in pairs, from the shallow ones to the last: `count`, or as many as both have."""
+    if count < 1:
+        raise ArgumentError(f"layers={count!r}: expected 1 or more.")
     found = [stages(module_of(job, role)) for role in ("student", "teacher")]
     most = min(count, *map(len, found))
     if most < 1:
