@@ -26,7 +26,7 @@ CLAIM = (
 SEEDS = range(len(SETS))  # the set that is left out
 NOTE = (
     "Rows are sets: TREC, SST-2, Subj, AG News (7,600 articles). Teachers: encoders of 6 layers, 96 wide, trained on all "
-    "labels; students: 2 layers; 200 updates of batch 32, a tenth of the labels. Pipelines are drawn from the space of limbeck auto. "
+    "labels; students: 2 layers; 200 updates of batch 32, a tenth of the labels. Pipelines from the space of limbeck auto. "
     "The best of ten: its expectation over all tens out of the 30. Trees see validation scores of the other sets, and of the "
     "one left out the features of the task alone; what is compared are test scores."
 )
