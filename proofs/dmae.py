@@ -13,15 +13,16 @@ from limbeck.proving import paired
 
 CLAIM = (
     "On digits of which 50 have labels, DMAE's first stage makes a small vision transformer more accurate after fine-tuning "
-    "than that of a masked autoencoder without a teacher, and than its labels alone, after as many updates (mean of 3 seeds), "
+    "than that of a masked autoencoder without a teacher, and than its labels alone, after as many updates (mean of 5 seeds), "
     "while the teacher runs 3 of its 4 blocks, on the class token and a quarter of the patches."
 )
-SEEDS = range(3)
+SEEDS = range(5)
 NOTE = (
     "Teacher: a masked autoencoder of 4 blocks, 64 wide, 1000 updates on all images and no label; students of 3 blocks, 32 "
-    "wide, 1000 updates in all, patches of 2x2 pixels, 3/4 hidden. Weight 5 of the features, chosen on another seed. DMAE and "
-    "the autoencoder alone each tuned on validation: 0.5 or 0.75 of the updates before the labels. KD, for comparison: of the "
-    "same teacher fine-tuned on the same labels, temperature 1 or 4. Blocks and tokens are counted while DMAE trains."
+    "wide, 1000 updates in all, patches of 2x2 pixels, 3/4 hidden. Weight 1 of the features, as published. DMAE and the "
+    "autoencoder alone each tuned on validation: 0.5 or 0.75 of the updates before the labels. KD, for comparison: of the same "
+    "teacher fine-tuned on the same labels, temperature 4. Blocks and tokens are counted while DMAE trains. With positions "
+    "that were not centred, and weight 5, DMAE had been 9.6 ± 3.3 points below the autoencoder alone (seeds 0 to 2)."
 )
 LARGE, SMALL = "vit(width=64, depth=4, patch=2)", "vit(width=32, depth=3, patch=2)"
 BUDGET: dict[str, Any] = {"batch_size": 32, "learning_rate": 1e-3, "evaluate_every": 250}
@@ -50,9 +51,9 @@ def measure(seed: int) -> dict[str, float]:
     tuned = copy.deepcopy(teacher().encoder)
     tuned = trained("alone", **{**few, "student": tuned, "steps": 300}).student
     tries = {
-        "dmae": [trained("dmae", teacher=model, weight=5.0, before=each, **few) for each in (0.5, 0.75)],
+        "dmae": [trained("dmae", teacher=model, before=each, **few) for each in (0.5, 0.75)],
         "mae": [trained("mae", before=each, **few) for each in (0.5, 0.75)],
-        "kd": [trained("kd", teacher=tuned, temperature=each, soft=0.7, **few) for each in (1.0, 4.0)],
+        "kd": [trained("kd", teacher=tuned, temperature=4.0, soft=0.7, **few)],
         "alone": [trained("alone", **few)],
     }
     best = {name: max(runs, key=valid_accuracy) for name, runs in tries.items()}

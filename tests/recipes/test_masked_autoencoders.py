@@ -22,11 +22,25 @@ from limbeck.recipes import find
 from limbeck.recipes.toy import toy_job
 from limbeck.signals.step import Step
 from limbeck.students.build import build_student, cnn
-from limbeck.students.masked import autoencoder_around, vit
+from limbeck.students.masked import autoencoder_around, sine_positions, vit
 from limbeck.students.save import load_module, save_model
 from limbeck.training.execute import Runner
 from limbeck.training.masking import Masked, MaskedTeacher
 from toys import weights
+
+
+@pytest.mark.parametrize("side", [2, 4, 14])
+def test_positions_tell_patches_apart_and_have_nothing_in_common(side):
+    found = sine_positions(side, 32)
+    assert found.shape == (1 + side**2, 32)
+    assert not found[0].any()  # the class token
+    torch.testing.assert_close(found[1:].mean(0), torch.zeros(32), rtol=0, atol=1e-6)
+    gaps = torch.cdist(found[1:], found[1:]) + 9 * torch.eye(side**2)
+    assert float(gaps.min()) > 0.1
+    # less the mean, they are sines and cosines: differences of columns are those of the formula
+    rates = 10000 ** -(np.arange(8) / 8)
+    expected = np.concatenate([np.sin(rates), np.cos(rates) - 1])
+    np.testing.assert_allclose((found[2] - found[1])[:16], expected, atol=1e-5)
 
 
 @pytest.mark.shared_data

@@ -34,6 +34,37 @@ def test_a_few_steps_move_the_student(name):
     assert all(abs(loss) < float("inf") for loss in losses)
 
 
+class StoppedAt:
+    """A power cut after so many steps, over all stages; counts them where it never comes."""
+
+    class Cut(Exception):
+        pass
+
+    def __init__(self, number=0):
+        self.number, self.seen = number, 0
+
+    def step(self, loop):
+        self.seen += 1
+        if self.seen == self.number:
+            raise self.Cut
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_cut_in_the_middle_and_gone_on_with_it_is_the_same_student(name, tmp_path):
+    def run(folder, watcher, **options):
+        folder.mkdir(exist_ok=True)
+        runner = Runner(folder, cpu=True, checkpoint_seconds=0, watchers=(watcher,), **options)
+        return weights(runner.run(EVERY[name](toy_job(EVERY[name]))).student)
+
+    count = StoppedAt()
+    whole = run(tmp_path / "whole", count)
+    if count.seen < 2:
+        return  # what is made by a formula has no middle
+    with pytest.raises(StoppedAt.Cut):
+        run(tmp_path / "cut", StoppedAt(count.seen // 2))
+    assert torch.equal(run(tmp_path / "cut", StoppedAt(), resume=True), whole)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_its_page_says_idea_command_and_source(name):
     doc = EVERY[name].doc

@@ -15,13 +15,14 @@ from limbeck.students.declare import builder, whole
 def sine_positions(side: int, width: int) -> Tensor:
     """Fixed positions of the class token (zeros) and of a square of patches, [1 + side * side, width].
 
-    Half of the numbers tell the column, half the row, by sines and cosines of falling frequency.
+    Half of the numbers tell the column, half the row, by sines and cosines of falling frequency, less their mean over the
+    square: of a few patches most cosines are nearly 1, and what all patches share would drown what is in them.
     """
     rates = 10000 ** -(torch.arange(width // 4) / (width / 4))
     angles = torch.arange(side)[:, None] * rates
     line = torch.cat([angles.sin(), angles.cos()], 1)
     grid = torch.cat([line.repeat(side, 1), line.repeat_interleave(side, 0)], 1)
-    return torch.cat([torch.zeros(1, width), grid])
+    return torch.cat([torch.zeros(1, width), grid - grid.mean(0)])
 
 
 class Attention(nn.Module):
