@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 
-def pooled(features: Tensor) -> Tensor:
+def pooled(features: Tensor, tokens: Tensor | None = None) -> Tensor:
     """Maps [batch, channels, height, width] to their spatial mean [batch, channels], tokens [batch, tokens, width] to
-    their mean [batch, width]; vectors [batch, width] as they are."""
+    their mean [batch, width]; vectors [batch, width] as they are. `tokens` [batch, tokens]: 1 for those that count."""
     if features.ndim == 4:
         return features.flatten(2).mean(-1)
-    return features.mean(1) if features.ndim == 3 else features
+    if features.ndim != 3:
+        return features
+    if tokens is None or tokens.shape != features.shape[:2]:  # other places than those of the text
+        return features.mean(1)
+    share = tokens.to(features) / tokens.sum(1, keepdim=True).clamp(min=1).to(features)
+    return torch.einsum("btw,bt->bw", features, share)
 
 
 def first_token(features: Tensor) -> Tensor:

@@ -1,9 +1,10 @@
 """Taps: names for places in a module where a signal is read or replaced.
 
-Grammar: `path[@call][#part]`. `path` is a module's dotted name; in a pattern `*` stands for any characters but a dot.
+Grammar: `path[@call][#part][#mean]`. `path` is a module's dotted name; in a pattern `*` stands for any characters but a dot.
 `@2` is the second call of a module that runs several times in one forward (ALBERT's shared group). `#input` is the
 first positional input, `#call` the whole call `(args, kwargs)`, `#1` the element 1 of a tuple output. Without a part:
-the output, or its first tensor.
+the output, or its first tensor. `#mean` is its mean over the positions of a map, or over the tokens of a text that the
+`attention_mask` with which the model is called says are no padding; what is not a map and no tokens is given as it is.
 
     with Taps(model, read=["layer.2", "layer.*.output"]) as taps:
         output = taps.run(lambda: model(x))     # None where `stop=True` ended the forward early
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from limbeck.errors import SignalError, nearest
+from limbeck.functional.transforms import pooled
 
 Replacement = Any  # a value, or a function of the original value
 
@@ -33,16 +35,22 @@ class Tap:
     path: str
     call: int = 1
     part: str = ""
+    mean: bool = False
 
     @classmethod
     def parse(cls, text: str) -> Tap:
-        match = re.fullmatch(r"(?P<path>[^@#]*)(@(?P<call>\d+))?(#(?P<part>input|call|\d+))?", text)
+        match = re.fullmatch(r"(?P<path>[^@#]*)(@(?P<call>\d+))?(#(?P<part>input|call|\d+))?(?P<mean>#mean)?", text)
         if match is None or match["call"] == "0":
             raise SignalError(
-                f"{text!r} is not a tap. Expected path[@call][#input|#call|#number], such as 'layer.2', 'group@2', "
-                "'layer.2#input'; calls are counted from 1."
+                f"{text!r} is not a tap. Expected path[@call][#input|#call|#number][#mean], such as 'layer.2', 'group@2', "
+                "'layer.2#input', 'layer.2#mean'; calls are counted from 1."
             )
-        return cls(match["path"], int(match["call"] or 1), match["part"] or "")
+        return cls(match["path"], int(match["call"] or 1), match["part"] or "", bool(match["mean"]))
+
+
+def mean_of(tap: str) -> str:
+    """The tap of the mean over places of what a tap gives; of one that is a mean itself."""
+    return tap if Tap.parse(tap).mean else f"{tap}#mean"
 
 
 class _Stop(BaseException):
@@ -138,6 +146,9 @@ class Taps:
         self._handles: list[Any] = []
         self._calls: dict[str, int] = {}
         self._active = False
+        self._mask: Tensor | None = None  # of the tokens of this forward pass, where a mean is wanted
+        if meant := [name for name in self.replace if Tap.parse(name).mean]:
+            raise SignalError(f"{meant[0]!r} is a mean, and what it is a mean of cannot be replaced by it.")
 
     # the life of the hooks
     def __enter__(self) -> Taps:
@@ -146,6 +157,8 @@ class Taps:
         for name in dict.fromkeys([*self.replace, *self.names]):
             tap = Tap.parse(name)
             wanted.setdefault(tap.path, []).append((name, tap))
+        if any(tap.mean for taps in wanted.values() for _, tap in taps):
+            self._handles.append(self.module.register_forward_pre_hook(self._called, with_kwargs=True))
         for path, taps in wanted.items():
             before = [item for item in taps if item[1].part in ("input", "call")]
             after = [item for item in taps if item[1].part not in ("input", "call")]
@@ -188,6 +201,9 @@ class Taps:
         return output
 
     # the hooks
+    def _called(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._mask = kwargs.get("attention_mask")
+
     def _before(self, path: str, taps: list[tuple[str, Tap]]) -> Callable[..., Any]:
         def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             number = self._calls[path] = self._calls.get(path, 0) + 1
@@ -205,7 +221,7 @@ class Taps:
                         raise SignalError(
                             f"{name!r}: the module was called with keywords only; tap {path}#call instead."
                         )
-                    self._keep(name, (args, kwargs) if tap.part == "call" else args[0])
+                    self._keep(name, (args, kwargs) if tap.part == "call" else self._meant(args[0], tap))
             return (args, kwargs) if changed else None
 
         return hook
@@ -217,10 +233,13 @@ class Taps:
                 if name in self.replace and self._now(tap, number):
                     output, changed = _replaced(output, self.replace[name], tap), True
                 if self._active and number == tap.call and name in self.names:
-                    self._keep(name, _part(output, tap, name))
+                    self._keep(name, self._meant(_part(output, tap, name), tap))
             return output if changed else None
 
         return hook
+
+    def _meant(self, value: Any, tap: Tap) -> Any:
+        return pooled(value, self._mask) if tap.mean and isinstance(value, Tensor) else value
 
     def _now(self, tap: Tap, number: int) -> bool:
         # after the forward pass a call is a recomputation for backward: it must see the same replacement

@@ -17,6 +17,7 @@ from limbeck.objectives.algebra import Objective
 from limbeck.signals.layers import LayerMap, layer_map
 from limbeck.signals.stages import stage_at
 from limbeck.signals.step import derive
+from limbeck.signals.taps import mean_of
 from limbeck.tasks.base import Task
 from limbeck.teachers.base import ModuleTeacher, Teacher, as_teacher
 from limbeck.teachers.live import Derived
@@ -130,6 +131,16 @@ class Job:
                 "the layer, named by teacher_layer=."
             )
         return stage_at(self.teacher.module, at)
+
+    def vectors(self, student: str = "auto", teacher: str = "auto", at: float = 1.0) -> tuple[str, str]:
+        """The taps of a layer of student and teacher as vectors: means over places, or over the tokens that are no padding.
+
+        What a stored teacher has is taken as it is there, and so is then the student's, but where a mean is stored.
+        """
+        ours, theirs = self.layer("student", student, at), self.layer("teacher", teacher, at)
+        if not isinstance(self.teacher, ModuleTeacher):
+            return (mean_of(ours) if theirs.endswith("#mean") else ours), theirs
+        return mean_of(ours), mean_of(theirs)
 
     def layers(self, role: str, pattern: str = "auto") -> list[str]:
         """The taps of the layers of the "student" or "teacher": what a pattern names ("bert.encoder.layer.*"), or "auto"."""

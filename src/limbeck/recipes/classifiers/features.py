@@ -65,7 +65,7 @@ def rkd(job: Job, student_layer: str = "auto", teacher_layer: str = "auto", dist
     """
     from limbeck.functional import pooled
 
-    taps = job.layer("student", student_layer, at=1), job.layer("teacher", teacher_layer, at=1)
+    taps = job.vectors(student_layer, teacher_layer)
     return job.stage(
         o.cross_entropy()
         + distance * o.relation_distance().on(*taps).through(pooled)
@@ -85,7 +85,7 @@ def cka(job: Job, student_layer: str = "auto", teacher_layer: str = "auto", weig
     """
     from limbeck.functional import pooled
 
-    taps = job.layer("student", student_layer, at=1), job.layer("teacher", teacher_layer, at=1)
+    taps = job.vectors(student_layer, teacher_layer)
     return job.stage(o.cross_entropy() + weight * o.cka_distance().on(*taps).through(pooled))
 
 

@@ -86,7 +86,7 @@ def crd(job: Job, student_layer: str = "auto", teacher_layer: str = "auto", weig
     linear map each, against a memory of the training part: K vectors of other classes, the memory mixed by half (Tian et al.,
     2020; numbers of the CIFAR-100 benchmarks). Neither maps nor memory are part of the student.
     """
-    taps = job.layer("student", student_layer, at=1), job.layer("teacher", teacher_layer, at=1)
+    taps = job.vectors(student_layer, teacher_layer)
     train = job.data.train
     match = o.contrast(
         *taps, ids=train.ids, labels=train.labels, width=width, negatives=negatives, temperature=temperature

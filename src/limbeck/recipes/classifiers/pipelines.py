@@ -31,9 +31,9 @@ def distiller(job: Job, prediction: Prediction = "kl", intermediate: Intermediat
     that learns; "mse" and "cosine" behind a linear map; "cka"; "none". The `layer_map` pairs them: "spread" evenly over both
     depths (one: the last), "last" those before the end, "emd" each of the spread ones with all of the teacher's, weighed by the
     earth mover's distance (He et al., 2021, from its text, no code is published; the weight, the critic's size and equal masses
-    of the layers are ours). Critics and maps are not part of the student. A layer of tokens is pooled over all, padding too.
+    of the layers are ours). Critics and maps are not part of the student. A layer of tokens is pooled, without padding.
     """
-    from limbeck.functional import pooled
+    from limbeck.signals.taps import mean_of
     from limbeck.training.inside import last_stages, layers_of, spread_layers
 
     if not 0 <= soft <= 1:
@@ -46,13 +46,14 @@ def distiller(job: Job, prediction: Prediction = "kl", intermediate: Intermediat
     if intermediate == "none":
         return job.stage(objective)
 
-    def term(ours: str, theirs: str) -> Any:
+    def term(*pair: str) -> Any:
+        ours, theirs = map(mean_of, pair)
         if intermediate == "mi":
             return o.mutual_information(ours, theirs, alpha=alpha)
         if intermediate == "cka":
-            return o.cka_distance().on(ours, theirs).through(pooled)
+            return o.cka_distance().on(ours, theirs)
         made = o.feature_mse() if intermediate == "mse" else o.cosine_distance()
-        return made.on(ours, theirs).projected().through(pooled)
+        return made.on(ours, theirs).projected()
 
     pairs = last_stages(job, layers) if layer_map == "last" else spread_layers(job, layers)
     if layer_map == "emd":

@@ -25,7 +25,7 @@ def pkt(job: Job, student_layer: str = "auto", teacher_layer: str = "auto", weig
     """
     from limbeck.functional import pooled
 
-    taps = job.layer("student", student_layer, at=1), job.layer("teacher", teacher_layer, at=1)
+    taps = job.vectors(student_layer, teacher_layer)
     return job.stage(o.cross_entropy() + weight * o.neighbour_kl().on(*taps).through(pooled))
 
 
@@ -43,7 +43,7 @@ def correlation_congruence(job: Job, student_layer: str = "auto", teacher_layer:
     """
     from limbeck.functional import pooled
 
-    taps = job.layer("student", student_layer, at=1), job.layer("teacher", teacher_layer, at=1)
+    taps = job.vectors(student_layer, teacher_layer)
     return job.stage(o.cross_entropy() + weight * o.consecutive_error_product().on(*taps).projected().through(pooled))
 
 
