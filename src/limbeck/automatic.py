@@ -22,7 +22,7 @@ from limbeck.recipes.registry import find
 from limbeck.recommend import Features, Pipeline, recommend
 from limbeck.search_space import Space, asked, pipeline_of, trainable
 from limbeck.terms import ALONE, Setting, refuse_single, take_folder
-from limbeck.trials import Settings, drawn, mattered, new_study, rate_of, row_of, search
+from limbeck.trials import Settings, alone_at_its_best, drawn, mattered, new_study, rate_of, row_of, search
 from limbeck.tuning import Candidate, read_recipes
 
 Record = dict[str, Any]
@@ -77,8 +77,9 @@ def auto(*, data: Any, teacher: Any, student: Any = None, budget: Any = "20m", r
     `automatic.SPACE` that fit. Searched together are the recipe, its parts (words), its numbers around their defaults, layers,
     the learning rate, and every option of data or training that is given as a list (augment=[flip,shift:1]). Trials are of one
     seed, judged by the validation part (`valid`, 0.15 of the training part where there is none), and ended early where they are
-    hopeless; the teacher's signals are kept in memory between them. Then the winner, the recommendation, the
-    best plain KD of the search and the student alone are trained with `seeds` seeds, and the test part is looked at once.
+    hopeless; the teacher's signals are kept in memory between them. Then the winner, the recommendation, the best plain KD of
+    the search and the student alone, at the best of three learning rates, are trained with `seeds` seeds, and the test part is
+    looked at once.
 
     `earlier`: folders of earlier searches, of other tasks: what is recommended, and tried first, is then what boosted trees
     that were fitted to their trials expect most of, in place of the rules of `recommend`.
@@ -153,7 +154,7 @@ def auto(*, data: Any, teacher: Any, student: Any = None, budget: Any = "20m", r
             tuned = by_value(plain_kd, key=lambda trial: trial.value)
             way = pipeline_of(tuned.params, space, axes)["arguments"]
             last["kd"] = (find("kd"), way | {"learning_rate": tuned.user_attrs["learning_rate"]})
-        last[ALONE] = (find(ALONE), {})
+        last[ALONE] = (find(ALONE), alone_at_its_best(on, find(ALONE), seed))
         record: Record = {
             "config": config, "title": f"A pipeline for {first.name}", "features": features.plain(),
             "recommended": {"recipe": pipeline.recipe, "arguments": pipeline.arguments, "factor": pipeline.factor,

@@ -20,6 +20,8 @@ from limbeck.search_space import Record, Space, pipeline_of, suggest
 from limbeck.terms import Setting, read_settings, train_once
 
 LEAST = 5  # trials before hopeless ones are stopped
+RATES = (1 / 3, 1.0, 3.0)  # times the run's, of the student alone, which is tuned too
+STOPPED = "Stopped. The same command with resume=true goes on; what was tried is kept in out=."
 
 
 class Pruned(LimbeckError):
@@ -101,7 +103,7 @@ def search(study: Any, space: Space, settings: Settings, axes: Mapping[str, list
     def left() -> float:
         whole = [each.duration.total_seconds() for each in study.get_trials(deepcopy=False)
                  if each.state.name == "COMPLETE" and each.duration]  # fmt: skip
-        coming = 4 * seeds * sum(whole) / len(whole) if whole else 0.0
+        coming = (4 * seeds + len(RATES)) * sum(whole) / len(whole) if whole else 0.0
         return length - before - (time.perf_counter() - begun) - coming
 
     with counting("trials") if progress is not False else nullcontext() as bar:
@@ -138,14 +140,34 @@ def _one(study: Any, space: Space, settings: Settings, axes: Mapping[str, list[A
         trial.set_user_attr("stopped", True)
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
         study.enqueue_trial(dict(trial.params))  # it is tried again
-        raise Interrupted(
-            "Stopped. The same command with resume=true goes on; what was tried is kept in out=."
-        ) from stop
-    over = (run.record.get("scores_over_time") or {}).get(setting.task.best[0], {}).get("value") or []
-    if not over:
+        raise Interrupted(STOPPED) from stop
+    score = _score(setting, run)
+    if score is None:
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
         return
-    study.tell(trial, (max if setting.task.best[1] == "max" else min)(over))
+    study.tell(trial, score)
+
+
+def _score(setting: Setting, run: Any) -> float | None:
+    """The best score of a run on the validation part."""
+    over = (run.record.get("scores_over_time") or {}).get(setting.task.best[0], {}).get("value") or []
+    return (max if setting.task.best[1] == "max" else min)(over) if over else None
+
+
+def alone_at_its_best(setting: Setting, alone: Recipe, seed: int) -> Record:
+    """The learning rate, out of `RATES` times the run's, at which the student alone is best on validation."""
+    found = {}
+    for factor in RATES:
+        rate = rate_of(setting, alone, {}, factor, seed)
+        try:
+            found[rate] = _score(setting, train_once(setting, Bound(alone), {"learning_rate": rate}, seed))
+        except DivergedError:
+            continue
+        except (KeyboardInterrupt, Interrupted) as stop:
+            raise Interrupted(STOPPED) from stop
+    scores = {rate: score for rate, score in found.items() if score is not None}
+    sign = 1 if setting.task.best[1] == "max" else -1
+    return {"learning_rate": max(scores, key=lambda rate: sign * scores[rate])} if scores else {}
 
 
 def rate_of(setting: Setting, recipe: Recipe, arguments: Record, factor: float, seed: int) -> float:

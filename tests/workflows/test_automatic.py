@@ -52,6 +52,7 @@ def test_a_search_tries_judges_and_compares(teacher, tmp_path):
     rows = record["finals"]["sets"]["wine"]["rows"]
     assert {"best", "kd", "alone"} <= set(rows)
     assert all(len(row["scores"]) == 2 and row["bytes"] > 0 for row in rows.values())
+    assert rows["alone"]["chosen"]["learning_rate"] in (3.33e-3, 1e-2, 3e-2)  # it is tuned too
     assert record["teacher_reads"]["read"] < record["teacher_reads"]["asked"] / 4
     assert "against the best KD" in found.verdict
     if len(done) >= 10:
@@ -86,7 +87,8 @@ def test_what_was_tried_is_kept_and_gone_on_with(teacher, tmp_path, monkeypatch)
     states = [trial["state"] for trial in found.record["trials"]]
     assert len(states) == 7
     assert states[3] == "fail"
-    assert len(calls) == 7  # the three before were not trained again, the interrupted one was
+    assert calls[-3:] == ["alone"] * 3
+    assert len(calls) == 7 + 3  # the three before were not trained again, the interrupted one was
     assert found.record["trials"][3]["with"] == found.record["trials"][4]["with"]
     again = lb.auto(teacher=teacher, trials=4, out=tmp_path / "a", overwrite=True, **OPTIONS)
     assert len(again.record["trials"]) == 4
