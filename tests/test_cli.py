@@ -10,6 +10,7 @@ import pytest
 
 from limbeck import cli
 from limbeck.training.loop import Loop
+from limbeck.words import value
 
 QUICK = ["steps=3", "measure=false"]
 
@@ -189,8 +190,8 @@ VALUES = [
 
 @pytest.mark.parametrize(("text", "expected"), VALUES)
 def test_values_of_the_command_line(text, expected):
-    assert cli.value(text) == expected
-    assert type(cli.value(text)) is type(expected)
+    assert value(text) == expected
+    assert type(value(text)) is type(expected)
 
 
 def test_a_stopped_run_is_130_and_says_how_to_go_on(limbeck, tmp_path, monkeypatch):

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from limbeck.errors import ArgumentError, Interrupted, LimbeckError
+from limbeck.words import arguments, call, one, only_named, show
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False,
@@ -26,76 +25,6 @@ Exit codes: 0 done, 1 something in models, data or files must be mended, 2 wrong
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Words = Annotated[list[str] | None, typer.Argument(help="key=value arguments, see above.", show_default=False)]
 Config = Annotated[Path | None, typer.Option("--config", "-c", help="A YAML file with the same arguments.")]
-
-
-def value(text: str) -> Any:
-    """A value of the command line: YAML, and 1e-3 as the number that everybody means."""
-    import yaml
-
-    if re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", text):
-        number = float(text)
-        return int(number) if number.is_integer() else number
-    try:
-        return yaml.safe_load(text) if text else ""
-    except yaml.YAMLError:
-        return text
-
-
-def arguments(words: list[str] | None, config: Path | None = None) -> tuple[list[str], dict[str, Any]]:
-    """Plain words, and key=value arguments on top of those of a YAML file."""
-    plain: list[str] = []
-    found: dict[str, Any] = {}
-    if config is not None:
-        import yaml
-
-        if not config.exists():
-            raise ArgumentError(f"--config {str(config)!r}: there is no such file.")
-        loaded = yaml.safe_load(config.read_text())
-        if not isinstance(loaded, dict):
-            raise ArgumentError(f"--config {str(config)!r} must hold a mapping, key: value.")
-        found.update(loaded)
-        found.update(found.pop("arguments", None) or {})
-    for word in words or []:
-        match = re.fullmatch(r"([A-Za-z_]\w*)=(.*)", word, flags=re.DOTALL)
-        if match:
-            found[match[1]] = value(match[2])
-        else:
-            plain.append(word)
-    return plain, found
-
-
-def one(plain: list[str], what: str) -> str:
-    if len(plain) != 1:
-        raise ArgumentError(f"Expected one {what}, got {plain or 'none'}. Arguments are written key=value.")
-    return plain[0]
-
-
-def show(found: Any) -> None:
-    """Print plain values as JSON."""
-    print(json.dumps(found, indent=1, default=str))
-
-
-def call(function: Any, given: dict[str, Any], **fixed: Any) -> Any:
-    """Call with the user's arguments; one that the function does not know is an error with the nearest name."""
-    import inspect
-
-    from limbeck.errors import nearest
-    from limbeck.given import DATA_OPTIONS
-
-    parameters = inspect.signature(function).parameters
-    known = {name for name, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY} - set(fixed)
-    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
-        known |= set(DATA_OPTIONS)
-    for name in given:
-        if name not in known:
-            raise ArgumentError(f"There is no argument {name!r} here.{nearest(name, known)}")
-    missing = [
-        name for name, p in inspect.signature(function).parameters.items()
-        if p.default is p.empty and p.kind is p.KEYWORD_ONLY and name not in given and name not in fixed
-    ]  # fmt: skip
-    if missing:
-        raise ArgumentError(f"Missing: {', '.join(f'{name}=' for name in missing)}.")
-    return function(**given, **fixed)
 
 
 @app.command()
@@ -185,47 +114,18 @@ def distill(words: Words = None, config: Config = None, json_: Json = False,
     if not main_process():
         return
     if isinstance(run, dict):
-        show(run) if json_ else _show_dry_run(run)
+        if json_:
+            show(run)
+        else:
+            from limbeck.report.dry_run import show_dry_run
+
+            show_dry_run(run)
     elif json_:
         show({"verdict": run.verdict, "table": run.table, "out": run.path})
     else:
         run.show()
         if run.path:
             print(f"Report: {run.path / 'report.html'}")
-
-
-def _show_dry_run(found: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from limbeck.report.numbers import size
-
-    console, table = Console(), Table(title="Dry run: nothing was trained", show_header=False)
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
-    table.add_row("objective", found["objective"])
-    for name, shape in found["shapes"].items():
-        table.add_row(f"signal {name}", str(shape))
-    for name, groups in found["parameter_groups"].items():
-        for group in groups:
-            table.add_row(f"parameters of {name}", ", ".join(f"{key} {value}" for key, value in group.items()))
-    for name, count in found["samples"].items():
-        table.add_row(f"samples, {name}", f"{count:,}")
-    for name, each in found.get("texts", {}).items():
-        if length := each.get("length"):
-            lengths = f"p50 {length['p50']:,}, p95 {length['p95']:,}, longest {length['max']:,}"
-            lost = f"{each.get('cut', 0):.1%} cut, {each['left_out']:,} left out"
-            table.add_row(f"tokens of a text, {name}", f"{lengths}; {lost}")
-    table.add_row(
-        "steps", f"{found['steps']} at {found['seconds_per_step'] * 1000:.1f} ms, {found['trainings']} training(s)"
-    )
-    table.add_row("time, estimated", f"{found['estimated_seconds']} s, without evaluation")
-    for name, count in found["estimated_bytes"].items():
-        table.add_row(f"memory, {name}", size(count))
-    if written := found.get("generation"):
-        most = f"{written['tokens_at_most']:,} tokens at most, of all models together"
-        table.add_row("answers for the report", f"{written['prompts']} prompts of {written['part']}: {most}")
-    console.print(table)
 
 
 @app.command()
@@ -241,17 +141,6 @@ def describe(words: Words = None, json_: Json = False) -> None:
     plain, given = arguments(words)
     found = describe_all(plain, given)
     show(found.plain) if json_ else found.show()
-
-
-def only_named(words: list[str] | None, config: Any, needed: tuple[str, ...], example: str) -> dict[str, Any]:
-    """Arguments of a command that takes key=value alone. Raises ArgumentError for other words and for what is missing."""
-    plain, given = arguments(words, config)
-    if plain:
-        raise ArgumentError(f"Expected arguments written key=value, got {plain}. Recipes: recipes={','.join(plain)}.")
-    for name in needed:
-        if name not in given:
-            raise ArgumentError(f"Missing: {name}=. For example: {example}")
-    return given
 
 
 @app.command()

@@ -171,6 +171,6 @@ def table(*, student: Any = "8b", teacher: Any = "70b", processes: int = 16, tok
 
 
 if __name__ == "__main__":
-    from limbeck.cli import arguments, call
+    from limbeck.words import arguments, call
 
     print(call(table, arguments(sys.argv[1:])[1]))
