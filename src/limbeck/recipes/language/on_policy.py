@@ -43,7 +43,7 @@ def written(job: Job, max_new_tokens: int, temperature: float, **options: Any) -
 def seq_kd(job: Job, max_new_tokens: int = 128, temperature: float = 1.0, store: str | None = None) -> Stage:
     """Learn the teacher's own answers: one sample to each prompt stands for its whole distribution over texts.
 
-    limbeck distill seq_kd teacher=... student=... data=prompts.jsonl store=samples.jsonl
+    limbeck distill seq_kd teacher=... student=... data=answers.jsonl store=samples.jsonl
 
     Cross-entropy of answers that the teacher writes when they are first needed and that are kept from then on (Kim and Rush,
     2016, who take the best of a beam where this samples). Answers that were cut at `max_new_tokens` and empty ones are left
@@ -64,7 +64,7 @@ def gkd(job: Job, lmbda: float = 0.5, beta: float = 0.5, seq_kd: bool = False, m
         sampling_temperature: float = 0.9, temperature: float = 1.0) -> Stage:  # fmt: skip
     """Generalised distillation: be corrected by the teacher on one's own answers, where one's own mistakes are made.
 
-    limbeck distill gkd teacher=... student=... data=prompts.jsonl lmbda=0.5 beta=0.5
+    limbeck distill gkd teacher=... student=... data=answers.jsonl lmbda=0.5 beta=0.5
 
     With the probability `lmbda` a batch has the student's own answers, else those of the data, or (`seq_kd`) of the teacher;
     the loss is the generalised JSD, beta KL(teacher || m) + (1 - beta) KL(student || m), the mean over the answers' tokens,
@@ -84,7 +84,7 @@ def distillm(job: Job, skew: float = 0.1, direction: Literal["forward", "reverse
              sampling_temperature: float = 1.0) -> Stage:  # fmt: skip
     """A skewed KL, and the student's own answers only as often as its validation loss asks for, old ones used again.
 
-    limbeck distill distillm teacher=... student=... data=prompts.jsonl valid=0.1 direction=reverse
+    limbeck distill distillm teacher=... student=... data=answers.jsonl valid=0.1 direction=reverse
 
     The threshold (0 at first) rises by `raise_by` whenever the validation loss is `tolerance` above the last remembered one;
     below it a batch is the student's, new ones with a probability that falls as training goes on, the others from a buffer of
@@ -120,7 +120,7 @@ def minillm(
 ) -> Stage:
     """Reverse KL over whole answers by policy gradient: write what the teacher would find likely, not all it could say.
 
-    limbeck distill minillm teacher=... student=... data=prompts.jsonl
+    limbeck distill minillm teacher=... student=... data=answers.jsonl
 
     Answers are drawn from alpha teacher + (1 - alpha) student and weighed by student / mixture, so that no text without sense
     is rewarded; a token's reward is log p_teacher - log p_student, its return the discounted (gamma) rewards from it on,
@@ -159,7 +159,7 @@ def scrg(job: Job, sft: float = 1.0, dac: float = 1.0, span: float = 1.0, span_s
          repair: bool = True, max_new_tokens: int = 128, sampling_temperature: float = 1.0) -> Stage:  # fmt: skip
     """Let the student write, mend its answer at its worst token, let it go on from there, and learn the result.
 
-    limbeck distill scrg teacher=... student=... data=prompts.jsonl
+    limbeck distill scrg teacher=... student=... data=answers.jsonl
 
     Sequence correction and re-generation: where student and teacher would choose differently, the token whose probability the
     student puts highest above the teacher's becomes the teacher's choice, and the student writes the rest anew. On these
@@ -179,7 +179,7 @@ def tsd_kd(job: Job, lmbda: float = 1.0, beta: float = 0.9, k: int = 10, indirec
            sampling_temperature: float = 0.9) -> Stage:  # fmt: skip
     """On the student's own answers: match the teacher where it is surer, rank the first tokens, and lower the doubt.
 
-    limbeck distill tsd_kd teacher=... student=... data=prompts.jsonl
+    limbeck distill tsd_kd teacher=... student=... data=answers.jsonl
 
     JSD (beta) weighed by sigmoid(H(student) - H(teacher)); plus `indirect` times the Plackett-Luce loss of the student's k
     likeliest tokens in the teacher's order, over the opening (until `opening_share` of an answer's entropy is spent); plus

@@ -20,7 +20,7 @@ def dasd(job: Job, low: float = 0.6, high: float = 1.0, low_share: float = 0.25,
          repeats: int = 4, max_new_tokens: int = 512) -> Generator[Stage, Result, None]:  # fmt: skip
     """Learn the teacher's answers: sure ones first, then varied ones unlike the student's own, then the student's completed.
 
-    limbeck distill dasd teacher=... student=... data=prompts.jsonl out=runs/dasd
+    limbeck distill dasd teacher=... student=... data=answers.jsonl out=runs/dasd
 
     Three stages of cross-entropy (Yan et al., 2026). (1) `low_share` of the prompts, answered at temperature `low`. (2) The
     others at `high`, `candidates` to each, of which the one with the largest share of teacher sentences is learnt: those whose
