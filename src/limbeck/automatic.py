@@ -18,7 +18,7 @@ from limbeck.config import name_of, plain
 from limbeck.disk import write_text
 from limbeck.errors import ArgumentError, RunError
 from limbeck.evaluation.run import remembering
-from limbeck.recipes.registry import find
+from limbeck.recipes.registry import Recipe, find
 from limbeck.recommend import Features, Pipeline, recommend
 from limbeck.search_space import Space, asked, pipeline_of, trainable
 from limbeck.terms import ALONE, Setting, refuse_single, take_folder
@@ -116,13 +116,7 @@ def auto(*, data: Any, teacher: Any, student: Any = None, budget: Any = "20m", r
     }  # fmt: skip
     folder = None
     if out is not None:
-        made = (
-            "auto.html",
-            "auto.json",
-            "trials.log",
-            "trials.log.lock",
-            "search.json",
-        )  # the last says that it is a search
+        made = ("auto.html", "auto.json", "trials.log", "trials.log.lock", "search.json")  # the last says what it is
         folder = take_folder(Path(out), "search", made, config, resume, overwrite)
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / made[-1], json.dumps({"config": plain(config)}, indent=1, default=str) + "\n")
@@ -144,16 +138,8 @@ def auto(*, data: Any, teacher: Any, student: Any = None, budget: Any = "20m", r
         on = settings.of(winner["options"])
         last = {"best": (space[winner["label"]][0], winner["arguments"] | rate)}
         if any(getattr(pipeline, name) != winner[name] for name in ("recipe", "arguments", "factor")):
-            recipe, way = find(pipeline.recipe), dict(pipeline.arguments)
-            wanted = rate_of(on, recipe, way, pipeline.factor, seed)
-            last["recommended"] = (recipe, way | {"learning_rate": wanted})
-        plain_kd = [trial for trial in done if trial.params["recipe"] == "kd" and "kd" in space]
-        last["kd"] = (find("kd"), {})
-        if plain_kd:  # as well as the search found it
-            by_value = max if study.direction.name == "MAXIMIZE" else min
-            tuned = by_value(plain_kd, key=lambda trial: trial.value)
-            way = pipeline_of(tuned.params, space, axes)["arguments"]
-            last["kd"] = (find("kd"), way | {"learning_rate": tuned.user_attrs["learning_rate"]})
+            last["recommended"] = _as_recommended(pipeline, on, seed)
+        last["kd"] = _best_kd(study, done, space, axes)
         last[ALONE] = (find(ALONE), alone_at_its_best(on, find(ALONE), seed))
         record: Record = {
             "config": config, "title": f"A pipeline for {first.name}", "features": features.plain(),
@@ -174,6 +160,21 @@ def auto(*, data: Any, teacher: Any, student: Any = None, budget: Any = "20m", r
     if folder is not None:
         _write(record, folder)
     return Search(record, folder)
+
+
+def _as_recommended(pipeline: Pipeline, on: Setting, seed: int) -> tuple[Recipe, Candidate]:
+    recipe, way = find(pipeline.recipe), dict(pipeline.arguments)
+    return recipe, way | {"learning_rate": rate_of(on, recipe, way, pipeline.factor, seed)}
+
+
+def _best_kd(study: Any, done: list[Any], space: Space, axes: Mapping[str, list[Any]]) -> tuple[Recipe, Candidate]:
+    """Plain KD as well as the search found it; where it was not searched, as it is."""
+    tried = [trial for trial in done if trial.params["recipe"] == "kd" and "kd" in space]
+    if not tried:
+        return find("kd"), {}
+    tuned = (max if study.direction.name == "MAXIMIZE" else min)(tried, key=lambda trial: trial.value)
+    way = pipeline_of(tuned.params, space, axes)["arguments"]
+    return find("kd"), way | {"learning_rate": tuned.user_attrs["learning_rate"]}
 
 
 def _begin(
