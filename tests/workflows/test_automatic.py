@@ -14,6 +14,7 @@ from limbeck.errors import ArgumentError, Interrupted, RunError
 from limbeck.experience import Experience, read_searches, searched
 from limbeck.recipes import find
 from limbeck.recommend import Features, recommend
+from limbeck.report.automatic import written
 from limbeck.search_space import axes_of
 from limbeck.teachers.base import ModuleTeacher
 from limbeck.teachers.remembered import remember
@@ -205,6 +206,10 @@ def test_a_search_begins_with_what_earlier_ones_taught(teacher, tmp_path):
     wanted = found.record["recommended"]
     assert wanted["recipe"] == "dkd"
     assert "Only one search was learned from" in wanted["reasons"][1]
+    assert (
+        written({**wanted, "factor": 2.5})
+        == f"{written({**wanted, 'factor': 1.0})} at 2.5 times the run's learning rate"
+    )
     rows = found.record["finals"]["sets"]["wine"]["rows"]
     told = rows.get("recommended", rows["best"])
     assert told["chosen"]["learning_rate"] == pytest.approx(1e-2 * wanted["factor"], rel=1e-2)

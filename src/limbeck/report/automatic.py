@@ -19,10 +19,13 @@ Record = dict[str, Any]
 
 
 def written(pipeline: Mapping[str, Any]) -> str:
-    """A pipeline as one writes it: kd(soft=0.9), and settings."""
+    """A pipeline as one writes it: kd(soft=0.9), settings, and how its learning rate differs."""
     words = ", ".join(f"{key}={_short(value)}" for key, value in pipeline["arguments"].items())
     text = f"{pipeline['recipe']}({words})" if words else pipeline["recipe"]
-    return " ".join([text, *(f"{key}={_short(value)}" for key, value in (pipeline.get("settings") or {}).items())])
+    settings = [f"{key}={_short(value)}" for key, value in (pipeline.get("settings") or {}).items()]
+    if (factor := pipeline.get("factor", 1.0)) != 1:
+        settings.append(f"at {_short(factor)} times the run's learning rate")
+    return " ".join([text, *settings])
 
 
 def _short(value: Any) -> str:
