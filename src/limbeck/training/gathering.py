@@ -1,11 +1,35 @@
-"""Bring the rows of all processes together, in the order of the global batch and with gradients."""
+"""What processes know together: how many samples of each kind a step has, and rows in the order of the global batch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+from limbeck.signals.step import count_items
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from limbeck.data.base import Batch
+
+
+def populations(batches: Sequence[Batch], accelerator: Accelerator) -> tuple[dict[str, float], list[float]]:
+    """How many items of each kind the micro-batches of a step have in all processes, and each one's share of the samples."""
+    each = [count_items(batch) for batch in batches]
+    if len(each) == 1 and accelerator.num_processes == 1:
+        return each[0], [1.0]
+    # every process has the same keys, whatever it found: those of its parts of the same data
+    keys = ["sample", "token", "sample, labelled", "token, labelled"]
+    keys += sorted(batches[0].extra.get("populations", {}))
+    keys += [f"{key}, {name}" for name in sorted(batches[0].groups()) for key in list(keys)]
+    local = torch.tensor([sum(counts.get(key, 0.0) for counts in each) for key in keys], dtype=torch.float64)
+    if accelerator.num_processes > 1:
+        local = accelerator.reduce(local.to(accelerator.device), "sum").cpu()
+    counts = {key: float(value) for key, value in zip(keys, local, strict=True)}
+    return counts, [part["sample"] / max(counts["sample"], 1.0) for part in each]
 
 
 def gatherer(weight: Tensor | None, processes: int) -> Callable[[list[Tensor]], list[Tensor]]:

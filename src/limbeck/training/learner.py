@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from limbeck.errors import ArgumentError
 from limbeck.objectives.algebra import Objective
 from limbeck.signals.step import Ref, Step
 from limbeck.signals.taps import first_tensor
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from limbeck.data.base import Batch, Inputs
     from limbeck.tasks.base import Task
     from limbeck.teachers.live import Derived
+    from limbeck.training.settings import Settings
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 View = Callable[["Batch", Step], "Inputs"]
@@ -74,6 +76,31 @@ class Learner(nn.Module):
             with reading.autocast():
                 step.put(role, derived.derive(step, reading.taps[role], reading.task))
         return self.objective.evaluate(step)
+
+
+def check_terms(learners: Mapping[str, Learner], settings: Settings) -> None:
+    """Raise ArgumentError for a term that two learners share, and for relations of samples where there is one at a time."""
+    owners: dict[int, str] = {}
+    for name, learner in learners.items():
+        for parameter in learner.objective.parameters():
+            if owners.setdefault(id(parameter), name) != name:
+                raise ArgumentError(
+                    f"The learners {owners[id(parameter)]!r} and {name!r} share a term that learns (a projector or a "
+                    "learned weight). Make one term for each."
+                )
+        if learner.objective.additive:
+            continue
+        names = ", ".join(term.name for term in learner.objective.terms if term.per == "batch")
+        if settings.accumulate > 1:
+            raise ArgumentError(
+                f"{names} compare the samples of a whole batch and are not additive over micro-batches: "
+                f"with accumulate={settings.accumulate} they would mean something else. Use accumulate=1."
+            )
+        if settings.batch_size == 1:
+            raise ArgumentError(
+                f"{names} compare the samples of a batch with each other, and batch_size=1 leaves nothing to compare. "
+                "Use batch_size=32 or more."
+            )
 
 
 class Reading:

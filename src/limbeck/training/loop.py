@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -14,17 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from limbeck.data.base import Batch
-from limbeck.errors import ArgumentError, DivergedError, Interrupted, ModelError, RunError
+from limbeck.errors import DivergedError, Interrupted, ModelError, RunError
 from limbeck.shards import local
-from limbeck.signals.step import Ref, Step, count_items, derive
+from limbeck.signals.step import Ref, Step, derive
 from limbeck.students.adapters import has_adapters, weights_print
 from limbeck.teachers.base import ModuleTeacher
 from limbeck.teachers.live import Average, Moving
 from limbeck.training.around import Stop, teaching
 from limbeck.training.best import Best
 from limbeck.training.checkpoint import Checkpoints
-from limbeck.training.gathering import gatherer
-from limbeck.training.learner import Learner
+from limbeck.training.gathering import gatherer, populations
+from limbeck.training.learner import Learner, check_terms
 from limbeck.training.ledger import Ledger, add_logs, check_finite
 from limbeck.training.metrics import Metrics
 from limbeck.training.optimizers import make_optimizers, set_rate, split
@@ -84,7 +83,7 @@ class Loop:
         }
         for learner in self.learners.values() if settings.checkpointing else ():
             recompute(learner.module)
-        self._check()
+        check_terms(self.learners, settings)
         for learner in self.learners.values():
             self.placement.finish_learner(learner)
         for learner in self.learners.values():
@@ -106,8 +105,8 @@ class Loop:
         self.scaler = torch.amp.GradScaler(self.device.type) if settings.precision == "fp16" else None
         # frozen modules inside a learner's graph must not collect gradients, nor a critic its student's
         self._bounded = len(self.learners) > 1 or bool(stage.derived)
-        self.total = self._total()
         each = stage.source.steps_per_epoch
+        self.total = settings.length(each)
         if self.total is not None:
             each = min(each or self.total, max(1, self.total))
             each = max(each, self.total // 20, 1)
@@ -117,41 +116,6 @@ class Loop:
         """Run something that calls the learners' modules outside of their own passes."""
         more = [self.averaged.module] if self.averaged else []
         return self.placement.inside(run, [*self.modules.values(), *more])
-
-    def _check(self) -> None:
-        owners: dict[int, str] = {}
-        for name, learner in self.learners.items():
-            for parameter in learner.objective.parameters():
-                if owners.setdefault(id(parameter), name) != name:
-                    raise ArgumentError(
-                        f"The learners {owners[id(parameter)]!r} and {name!r} share a term that learns (a projector or a "
-                        "learned weight). Make one term for each."
-                    )
-            if learner.objective.additive:
-                continue
-            names = ", ".join(term.name for term in learner.objective.terms if term.per == "batch")
-            if self.settings.accumulate > 1:
-                raise ArgumentError(
-                    f"{names} compare the samples of a whole batch and are not additive over micro-batches: "
-                    f"with accumulate={self.settings.accumulate} they would mean something else. Use accumulate=1."
-                )
-            if self.settings.batch_size == 1:
-                raise ArgumentError(
-                    f"{names} compare the samples of a batch with each other, and batch_size=1 leaves nothing to compare. "
-                    "Use batch_size=32 or more."
-                )
-
-    def _total(self) -> int | None:
-        s, each = self.settings, self.stage.source.steps_per_epoch
-        if s.steps is not None:
-            return int(s.steps)
-        if s.epochs is not None:
-            if each is None:
-                raise ArgumentError("This source has no epochs (a stream): say steps=, samples= or tokens= instead.")
-            return max(1, math.ceil(s.epochs * each))
-        if s.samples is None and s.tokens is None:
-            raise ArgumentError("The stage has no length: say epochs=, steps=, samples= or tokens=.")
-        return None
 
     @property
     def progress(self) -> float:
@@ -222,7 +186,7 @@ class Loop:
         number, settings = self.number, self.settings
         self._reseed(number)
         batches = [batch.to(self.device) for batch in batches]
-        counts, shares = self._counts(batches)
+        counts, shares = populations(batches, self.accelerator)
         progress = self.progress
         turn = [learner for learner in self.learners.values() if learner.in_turn(number)]
         for learner in turn:
@@ -323,25 +287,6 @@ class Loop:
         if self.processes > 1:
             values = self.accelerator.reduce(values, "sum")
         return dict(zip(terms, values.tolist(), strict=True))
-
-    def _counts(self, batches: list[Batch]) -> tuple[dict[str, float], list[float]]:
-        each = [count_items(batch) for batch in batches]
-        if len(each) == 1 and self.processes == 1:
-            return each[0], [1.0]
-        # every process has the same keys, whatever it found: those of its parts of the same data
-        keys = [
-            "sample",
-            "token",
-            "sample, labelled",
-            "token, labelled",
-            *sorted(batches[0].extra.get("populations", {})),
-        ]
-        keys += [f"{key}, {name}" for name in sorted(batches[0].groups()) for key in list(keys)]
-        local = torch.tensor([sum(counts.get(key, 0.0) for counts in each) for key in keys], dtype=torch.float64)
-        if self.processes > 1:
-            local = self.accelerator.reduce(local.to(self.device), "sum").cpu()
-        counts = {key: float(value) for key, value in zip(keys, local, strict=True)}
-        return counts, [part["sample"] / max(counts["sample"], 1.0) for part in each]
 
     def _reseed(self, number: int) -> None:
         # every draw of a step follows from (seed, step, rank): a resumed run draws what the uninterrupted one drew

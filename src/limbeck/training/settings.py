@@ -121,6 +121,18 @@ class Settings:
         found = {name: max(min(1, value), round(share * value)) for name, value in given.items() if value is not None}
         return {**found, "epochs": share * self.epochs} if epochs and self.epochs is not None else found
 
+    def length(self, steps_per_epoch: int | None) -> int | None:
+        """The steps of a stage; None where its end is known by samples or tokens alone. Raises ArgumentError."""
+        if self.steps is not None:
+            return int(self.steps)
+        if self.epochs is not None:
+            if steps_per_epoch is None:
+                raise ArgumentError("This source has no epochs (a stream): say steps=, samples= or tokens= instead.")
+            return max(1, math.ceil(self.epochs * steps_per_epoch))
+        if self.samples is None and self.tokens is None:
+            raise ArgumentError("The stage has no length: say epochs=, steps=, samples= or tokens=.")
+        return None
+
     def rate(self, progress: float) -> float:
         """The factor of the learning rate at a progress from 0 to 1."""
         if self.warmup and progress < self.warmup:
