@@ -121,21 +121,22 @@ class Experience:
             f"most of it out of {len(drawn)} pipelines: rank"
         )
         found: dict[str, tuple[Pipeline, Record]] = {}
+        trust = self._trust()
         for place in np.argsort(-expected, kind="stable"):
             names, pipeline = drawn[place]
             if pipeline["recipe"] not in found and len(found) < TOP:
-                reasons = (f"{told} {expected[place]:.2f} (0 the worst, 1 the best of a search).", *self._trust())
+                reasons = (f"{told} {expected[place]:.2f} (0 the worst, 1 the best of a search).", trust)
                 found[pipeline["recipe"]] = (
                     Pipeline(pipeline["recipe"], pipeline["arguments"], reasons, pipeline["factor"]), names
                 )  # fmt: skip
         return list(found.values())
 
-    def _trust(self) -> tuple[str, ...]:
+    def _trust(self) -> str:
         """How well searches are foretold by the others."""
         from scipy.stats import spearmanr
 
         if len(self.searches) < 2:
-            return ("Only one search was learned from: that its task is like this one is assumed.",)
+            return "Only one search was learned from: that its task is like this one is assumed."
         found = []
         for number, each in enumerate(self.searches):
             others = Experience([*self.searches[:number], *self.searches[number + 1 :]], self.seed)
@@ -144,5 +145,5 @@ class Experience:
                 found.append(0.0 if math.isnan(value) else value)
         low, middle = min(found), sum(found) / len(found)
         return (
-            f"Each search left out in turn, the ranks foretold and found correlate by {middle:.2f} (least {low:.2f}).",
+            f"Each search left out in turn, the ranks foretold and found correlate by {middle:.2f} (least {low:.2f})."
         )
