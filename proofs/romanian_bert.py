@@ -31,8 +31,8 @@ CLAIM = (
 )
 SEEDS = range(3)
 NOTE = (
-    "Teachers: BERTs of 4 layers, 96 wide, with 2,048 pieces of words, trained for 1500 updates of batch 64 on the questions of "
-    "the training part from beginnings of their own, and then for 300 on their labels. Students: 600 updates on the same "
+    "Teachers: BERTs of 4 layers, 96 wide, with 2,048 pieces of words, trained for 1500 updates of batch 64 on the questions "
+    "of the training part from beginnings of their own, and then for 300 on their labels. Students: 600 updates on the same "
     "questions by the triple loss, from every second layer of the teacher (of the first, where there are two), then 300 on the "
     "labels. Compared too: the labels alone from fresh weights. Nothing is tuned. Teachers of WikiText-2 had learned little "
     "more than how often words are after 1200 updates (5.9 nats of a vocabulary of 4,096), and their students less than fresh "
