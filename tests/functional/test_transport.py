@@ -44,6 +44,13 @@ def test_of_as_many_layers_it_is_the_best_assignment():
     torch.testing.assert_close(plan[rows, columns], torch.full((5,), 0.2))
 
 
+def test_a_loss_that_is_not_finite_stays_so():
+    costs = torch.tensor([[1.0, float("nan")], [2.0, 3.0]])
+    plan = f.transport_plan(costs)
+    assert torch.equal(plan, torch.full((2, 2), 0.25))
+    assert not (plan * costs).sum().isfinite()
+
+
 def terms(ours, theirs):
     return o.transported([[o.feature_mse().on(one, other) for other in theirs] for one in ours])
 

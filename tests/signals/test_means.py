@@ -16,6 +16,7 @@ from limbeck.students.build import cnn
 from limbeck.tasks import resolve
 from limbeck.tasks.text import tokenize
 from limbeck.training.execute import Runner
+from toys import weights
 
 
 def read(module, taps, **inputs):
@@ -54,6 +55,17 @@ def test_a_mask_of_other_places_does_not_count():
     torch.testing.assert_close(half, torch.stack([tokens[0, :2].mean(0), tokens[1, 0]]))
 
 
+def test_a_mean_is_not_rounded_on_its_way():
+    tokens, mask = torch.randn(2, 300, 4).bfloat16(), torch.ones(2, 300)
+    mask[0, 77:] = 0
+    expected = torch.stack([tokens[0, :77].float().mean(0), tokens[1].float().mean(0)])
+    for given in (tokens, tokens.float()):
+        with torch.autocast("cpu", torch.bfloat16):
+            found = pooled(given, mask)
+        assert found.dtype == given.dtype
+        torch.testing.assert_close(found, expected.to(given.dtype), rtol=1e-2 if given is tokens else 1e-5, atol=1e-6)
+
+
 def test_what_is_no_mean():
     assert mean_of("layer#mean") == mean_of("layer") == "layer#mean"
     with pytest.raises(SignalError, match="is not a tap"):
@@ -77,9 +89,12 @@ def test_a_mean_can_be_stored_and_learned_from(tmp_path):
     teacher = lb.distill(
         "alone", data=data, student="cnn(width=8,depth=2)", steps=3, progress=False, measure=False
     ).student
-    store = lb.store_signals(
-        teacher, data, tmp_path / "store", task=resolve(None, data), taps=["logits", "block2#mean"]
-    )
-    run = lb.distill("rkd", teacher=store, teacher_layer="block2#mean", data=data, student="cnn(width=4,depth=2)", steps=2,
-                     progress=False, measure=False)  # fmt: skip
-    assert run.student is not None
+    task, taps = resolve(None, data), ["logits", "block2#mean"]
+    store = lb.store_signals(teacher, data, tmp_path / "store", task=task, taps=taps, dtype="float32")
+
+    def taught(by, layer):
+        run = lb.distill("rkd", teacher=by, teacher_layer=layer, data=data, student="cnn(width=4,depth=2)", steps=3,
+                         progress=False, measure=False)  # fmt: skip
+        return weights(run.student)
+
+    torch.testing.assert_close(taught(store, "block2#mean"), taught(teacher, "block2"))

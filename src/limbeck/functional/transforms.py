@@ -18,8 +18,9 @@ def pooled(features: Tensor, tokens: Tensor | None = None) -> Tensor:
         return features
     if tokens is None or tokens.shape != features.shape[:2]:  # other places than those of the text
         return features.mean(1)
-    share = tokens.to(features) / tokens.sum(1, keepdim=True).clamp(min=1).to(features)
-    return torch.einsum("btw,bt->bw", features, share)
+    exact = tokens.to(torch.promote_types(features.dtype, torch.float32))
+    share = exact / exact.sum(1, keepdim=True).clamp(min=1)
+    return (features * share[..., None]).sum(1).to(features.dtype)  # no product of matrices: autocast would round it
 
 
 def first_token(features: Tensor) -> Tensor:
